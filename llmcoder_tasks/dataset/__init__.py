@@ -1,0 +1,1 @@
+"""Training data: examples, variations, splits, expectations."""

@@ -1,0 +1,120 @@
+"""Every error that LLMCoder raises on purpose.
+
+    LLMCoderError
+    ├── SettingsError            a setting is missing or malformed
+    ├── ServiceError             an embedded service did not start, stop or answer
+    ├── DatabaseError            the results database refused a statement
+    │   └── DatabaseUnreachable  no connection: worth a retry
+    ├── StorageError             the artifact store refused a request
+    │   ├── StorageUnreachable   no connection: worth a retry
+    │   ├── ArtifactMissing      there is nothing under that key
+    │   └── PointerMoved         a conditional write lost the race
+    ├── ReleaseError             a release file cannot be trusted
+    │   └── ReleaseConflict      the same release is already loaded with other content
+    ├── DatasetError             examples could not be made or read
+    │   └── ExpectationsFailed   a Great Expectations suite found broken rows
+    ├── RecipeError              a recipe is malformed
+    ├── TrainingError            a training run did not reach its end
+    ├── ModelError               a model folder is incomplete, altered or does not fit
+    ├── EvaluationError          a suite cannot be judged
+    ├── PromotionError           a model may not go into service
+    └── NoteError                an encounter or a discharge summary cannot be read
+
+A message says what is wrong, which value, and what to do. It never holds patient text. `retryable` tells the scheduler whether the
+same call may succeed later; bad input is never retryable.
+"""
+
+from __future__ import annotations
+
+
+class LLMCoderError(Exception):
+    """Base of all errors with a message for the operator."""
+
+    retryable: bool = False
+
+
+class SettingsError(LLMCoderError):
+    """A setting is missing or malformed."""
+
+
+class ServiceError(LLMCoderError):
+    """An embedded service did not start, stop or answer."""
+
+
+class DatabaseError(LLMCoderError):
+    """The results database refused a statement."""
+
+
+class DatabaseUnreachable(DatabaseError):
+    """No connection to the results database."""
+
+    retryable = True
+
+
+class StorageError(LLMCoderError):
+    """The artifact store refused a request."""
+
+
+class StorageUnreachable(StorageError):
+    """No connection to the artifact store."""
+
+    retryable = True
+
+
+class ArtifactMissing(StorageError):
+    """There is nothing under that key."""
+
+
+class PointerMoved(StorageError):
+    """A conditional write found another value than the one it was to replace."""
+
+
+class ReleaseError(LLMCoderError):
+    """A release file cannot be trusted: the whole release is refused.
+
+    Attributes:
+        file: name of the file, or "" when the fault is in the set of files.
+        line: 1-based line number, or 0 when the fault is not in one line.
+    """
+
+    def __init__(self, reason: str, *, file: str = "", line: int = 0) -> None:
+        self.file = file
+        self.line = line
+        place = ":".join(part for part in (file, str(line) if line else "") if part)
+        super().__init__(f"{place}: {reason}" if place else reason)
+
+
+class ReleaseConflict(ReleaseError):
+    """The same release key is already loaded with other content."""
+
+
+class DatasetError(LLMCoderError):
+    """Examples could not be made or read."""
+
+
+class ExpectationsFailed(DatasetError):
+    """A Great Expectations suite found broken rows."""
+
+
+class RecipeError(LLMCoderError):
+    """A recipe is malformed."""
+
+
+class TrainingError(LLMCoderError):
+    """A training run did not reach its end."""
+
+
+class ModelError(LLMCoderError):
+    """A model folder is incomplete, altered or does not fit."""
+
+
+class EvaluationError(LLMCoderError):
+    """A suite cannot be judged."""
+
+
+class PromotionError(LLMCoderError):
+    """A model may not go into service."""
+
+
+class NoteError(LLMCoderError):
+    """An encounter or a discharge summary cannot be read."""

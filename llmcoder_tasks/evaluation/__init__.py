@@ -1,0 +1,1 @@
+"""Suites, metrics, error kinds, the gate and the report."""

@@ -1,0 +1,134 @@
+"""Where things are: read from the environment once, passed as an argument from there on.
+
+| variable | meaning | default |
+|---|---|---|
+| LLMCODER_HOME | state of the embedded services | `.llmcoder` in the project folder |
+| LLMCODER_DATABASE_URL | results database, `postgresql+psycopg2://...` | the embedded PostgreSQL |
+| LLMCODER_ARTIFACTS | artifact store, `file:///folder` or `s3://bucket/prefix` | `artifacts` in LLMCODER_HOME |
+| LLMCODER_LANDING | where new releases arrive, `file://` or `s3://` | `landing` in LLMCODER_HOME |
+| LLMCODER_INBOX | folder where encounters arrive as JSONL or CSV | `inbox` in LLMCODER_HOME |
+| LLMCODER_S3_ENDPOINT_URL | another S3 server than AWS | none |
+| LLMCODER_RECIPE | recipe of the `train_model` DAG | `compact` |
+| LLMCODER_APPROVAL | `required` or `off`: a person approves each promotion | `required` |
+| LLMCODER_TRAINING_PROCESSES | torchrun processes, one a GPU or a core | what the recipe says |
+| LLMCODER_PORT | port of the Airflow UI | 8080, or the next free one |
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from llmcoder_tasks.errors import SettingsError
+
+PROJECT_FOLDER = Path(__file__).resolve().parent.parent
+SQL_FOLDER = PROJECT_FOLDER / "sql"
+RECIPES_FOLDER = Path(__file__).resolve().parent / "recipes"
+SAMPLES_FOLDER = Path(__file__).resolve().parent / "samples"
+
+_VARIABLES = frozenset(
+    {
+        "LLMCODER_HOME",
+        "LLMCODER_DATABASE_URL",
+        "LLMCODER_ARTIFACTS",
+        "LLMCODER_LANDING",
+        "LLMCODER_INBOX",
+        "LLMCODER_S3_ENDPOINT_URL",
+        "LLMCODER_RECIPE",
+        "LLMCODER_APPROVAL",
+        "LLMCODER_TRAINING_PROCESSES",
+        "LLMCODER_PORT",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings, checked. Build it with `Settings.from_environment()` at the edge of the system."""
+
+    home: Path
+    database_url: str | None
+    artifacts_uri: str
+    landing_uri: str
+    inbox_folder: Path
+    s3_endpoint_url: str | None
+    recipe: str
+    approval_required: bool
+    training_processes: int | None
+    port: int | None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read and check every `LLMCODER_*` variable. Raises SettingsError with the variable, its value and the cure."""
+        env = os.environ if environment is None else environment
+        unknown = sorted(name for name in env if name.startswith("LLMCODER_") and name not in _VARIABLES)
+        if unknown:
+            raise SettingsError(f"unknown setting {', '.join(unknown)}: the settings are {', '.join(sorted(_VARIABLES))}")
+        home = Path(env.get("LLMCODER_HOME") or PROJECT_FOLDER / ".llmcoder").expanduser().resolve()
+        return cls(
+            home=home,
+            database_url=_database_url(env.get("LLMCODER_DATABASE_URL")),
+            artifacts_uri=_store_uri("LLMCODER_ARTIFACTS", env.get("LLMCODER_ARTIFACTS"), home / "artifacts"),
+            landing_uri=_store_uri("LLMCODER_LANDING", env.get("LLMCODER_LANDING"), home / "landing"),
+            inbox_folder=Path(env.get("LLMCODER_INBOX") or home / "inbox").expanduser().resolve(),
+            s3_endpoint_url=env.get("LLMCODER_S3_ENDPOINT_URL") or None,
+            recipe=env.get("LLMCODER_RECIPE") or "compact",
+            approval_required=_approval(env.get("LLMCODER_APPROVAL")),
+            training_processes=_positive_int("LLMCODER_TRAINING_PROCESSES", env.get("LLMCODER_TRAINING_PROCESSES")),
+            port=_positive_int("LLMCODER_PORT", env.get("LLMCODER_PORT")),
+        )
+
+    @property
+    def embedded_url_file(self) -> Path:
+        """Where `llmcoder up` leaves the URL of the embedded database (the socket folder is chosen at start)."""
+        return self.home / "run" / "database_url"
+
+    def require_database_url(self) -> str:
+        """The results database: the setting, or the embedded server that is up. Raises SettingsError when there is neither."""
+        if self.database_url:
+            return self.database_url
+        try:
+            return self.embedded_url_file.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            raise SettingsError(
+                "no results database: run `llmcoder up` for the embedded one, or set LLMCODER_DATABASE_URL"
+            ) from None
+
+
+def _database_url(value: str | None) -> str | None:
+    if not value:
+        return None
+    # Never echo the value: it holds the password.
+    if not value.startswith(("postgresql://", "postgresql+psycopg2://")):
+        raise SettingsError("LLMCODER_DATABASE_URL must start with postgresql:// or postgresql+psycopg2://")
+    return value.replace("postgresql://", "postgresql+psycopg2://", 1)
+
+
+def _store_uri(name: str, value: str | None, default: Path) -> str:
+    if not value:
+        return default.as_uri()
+    parts = urlsplit(value)
+    if parts.scheme == "s3" and parts.netloc:
+        return value.rstrip("/")
+    if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
+        return value.rstrip("/")
+    raise SettingsError(f"{name}={value!r} is neither s3://bucket/prefix nor file:///absolute/folder")
+
+
+def _approval(value: str | None) -> bool:
+    if value in (None, "", "required"):
+        return True
+    if value == "off":
+        return False
+    raise SettingsError(f"LLMCODER_APPROVAL={value!r} is neither 'required' nor 'off'")
+
+
+def _positive_int(name: str, value: str | None) -> int | None:
+    if not value:
+        return None
+    if not value.isdigit() or int(value) == 0:
+        raise SettingsError(f"{name}={value!r} is not a positive whole number")
+    return int(value)

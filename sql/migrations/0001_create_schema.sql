@@ -1,0 +1,272 @@
+-- Releases -----------------------------------------------------------------------------------------------------------
+
+CREATE TABLE releases (
+    release_key text PRIMARY KEY CHECK (release_key ~ '^FY20\d\d(-(January|April|July))?$'),
+    effective_from date NOT NULL UNIQUE,
+    source text NOT NULL,                      -- where the operator took it from; never a password
+    content_sha256 text NOT NULL,              -- over codes, titles, terms and conversions as loaded, not over file bytes
+    previous_release_key text REFERENCES releases,
+    code_count integer NOT NULL CHECK (code_count > 0),
+    billable_count integer NOT NULL CHECK (billable_count BETWEEN 1 AND code_count),
+    uri text NOT NULL,                         -- its folder in the artifact store
+    ingested_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE release_files (
+    release_key text NOT NULL REFERENCES releases ON DELETE CASCADE,
+    file_name text NOT NULL,
+    kind text NOT NULL,                        -- order, codes, order_addenda, codes_addenda, tabular, index, conversion, ...
+    sha256 text NOT NULL,                      -- of the uncompressed bytes
+    row_count integer NOT NULL CHECK (row_count >= 0),
+    PRIMARY KEY (release_key, file_name)
+);
+
+-- A release is valid from its effective date until the day before the next loaded one takes effect.
+CREATE VIEW release_validity AS
+SELECT release_key,
+       effective_from,
+       lead(effective_from) OVER (ORDER BY effective_from) - 1 AS effective_to
+FROM releases;
+
+CREATE TABLE codes (
+    release_key text NOT NULL REFERENCES releases ON DELETE CASCADE,
+    code text NOT NULL CHECK (code ~ '^[A-Z][0-9A-Z]{2,6}$'),
+    is_billable boolean NOT NULL,
+    short_title text NOT NULL CHECK (short_title <> ''),
+    long_title text NOT NULL CHECK (long_title <> ''),
+    position integer NOT NULL CHECK (position > 0),   -- tabular order, which is not ASCII order
+    PRIMARY KEY (release_key, code),
+    UNIQUE (release_key, position),
+    UNIQUE (release_key, code, is_billable)    -- so that a prediction can demand a billable code
+);
+CREATE INDEX codes_code ON codes (code);
+
+-- Notes of the tabular list and terms of the alphabetic index, where the release has them.
+CREATE TABLE code_terms (
+    release_key text NOT NULL REFERENCES releases ON DELETE CASCADE,
+    code text NOT NULL,                        -- may be a block or chapter member that the order file lists as header
+    kind text NOT NULL CHECK (kind IN (
+        'inclusion_term',                      -- another name of the condition
+        'includes',
+        'excludes1',                           -- not coded here: never together
+        'excludes2',                           -- not included here: may stand together
+        'code_first',
+        'use_additional_code',
+        'code_also',
+        'index_term'                           -- the path of the alphabetic index that leads here
+    )),
+    ordinal integer NOT NULL,
+    term text NOT NULL CHECK (term <> ''),
+    PRIMARY KEY (release_key, code, kind, ordinal)
+);
+
+CREATE TABLE seventh_characters (
+    release_key text NOT NULL REFERENCES releases ON DELETE CASCADE,
+    code text NOT NULL,                        -- the stem that defines them
+    character text NOT NULL CHECK (length(character) = 1),
+    meaning text NOT NULL,
+    PRIMARY KEY (release_key, code, character)
+);
+
+CREATE TABLE code_changes (
+    release_key text NOT NULL REFERENCES releases ON DELETE CASCADE,
+    previous_release_key text NOT NULL REFERENCES releases,
+    code text NOT NULL,
+    kind text NOT NULL CHECK (kind IN ('added', 'deleted', 'became_header', 'revised')),
+    old_title text,
+    new_title text,
+    PRIMARY KEY (release_key, code),
+    CHECK (kind = 'added' OR old_title IS NOT NULL),
+    CHECK (kind = 'deleted' OR new_title IS NOT NULL)
+);
+
+-- The conversion table of a release: which code replaced which.
+CREATE TABLE code_conversions (
+    release_key text NOT NULL REFERENCES releases ON DELETE CASCADE,
+    code text NOT NULL,
+    previous_code text NOT NULL,
+    effective_from date NOT NULL,
+    PRIMARY KEY (release_key, code, previous_code)
+);
+
+-- Datasets and models ------------------------------------------------------------------------------------------------
+
+CREATE TABLE datasets (
+    dataset_id text PRIMARY KEY,
+    release_key text NOT NULL REFERENCES releases,
+    uri text NOT NULL,
+    manifest jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE models (
+    model_id text PRIMARY KEY,
+    release_key text NOT NULL REFERENCES releases,
+    dataset_id text NOT NULL REFERENCES datasets,
+    recipe text NOT NULL,
+    stage text NOT NULL CHECK (stage IN ('stage_one', 'stage_two')),
+    parent_model_id text REFERENCES models,    -- stage two starts from stage one
+    uri text NOT NULL,
+    manifest jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CHECK ((stage = 'stage_two') = (parent_model_id IS NOT NULL))
+);
+
+-- A line of a training curve.
+CREATE TABLE training_metrics (
+    model_id text NOT NULL REFERENCES models ON DELETE CASCADE,
+    step integer NOT NULL CHECK (step >= 0),
+    loss double precision NOT NULL,
+    learning_rate double precision NOT NULL,
+    tokens_seen bigint NOT NULL,
+    tokens_per_second double precision NOT NULL,
+    PRIMARY KEY (model_id, step)
+);
+
+CREATE TABLE scorecards (
+    evaluation_id text PRIMARY KEY,
+    model_id text NOT NULL REFERENCES models,
+    dataset_id text NOT NULL REFERENCES datasets,
+    suites_sha256 text NOT NULL,               -- only scorecards on the same suites may be compared
+    uri text NOT NULL,
+    scorecard jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- One cell of a scorecard: how one coder did on one scenario.
+CREATE TABLE evaluations (
+    evaluation_id text NOT NULL REFERENCES scorecards ON DELETE CASCADE,
+    coder text NOT NULL CHECK (coder IN ('untrained', 'lexical', 'stage_one', 'stage_two', 'together')),
+    scenario text NOT NULL,
+    n integer NOT NULL CHECK (n > 0),
+    exact_match double precision NOT NULL CHECK (exact_match BETWEEN 0 AND 1),
+    exact_low double precision NOT NULL,       -- 95 % interval
+    exact_high double precision NOT NULL,
+    category_match double precision NOT NULL CHECK (category_match BETWEEN 0 AND 1),
+    PRIMARY KEY (evaluation_id, coder, scenario),
+    CHECK (exact_low <= exact_match AND exact_match <= exact_high)
+);
+
+CREATE TABLE verdicts (
+    verdict_id text PRIMARY KEY,
+    evaluation_id text NOT NULL UNIQUE REFERENCES scorecards,
+    model_id text NOT NULL REFERENCES models,
+    against_model_id text REFERENCES models,   -- the model in service when the verdict was given
+    decision text NOT NULL CHECK (decision IN ('PROMOTE', 'HOLD', 'REJECT')),
+    reasons jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE approvals (
+    approval_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    verdict_id text NOT NULL REFERENCES verdicts,
+    approved boolean NOT NULL,
+    answered_by text NOT NULL,
+    comment text NOT NULL DEFAULT '',
+    answered_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- The history of the promoted pointer; the newest row is the model in service.
+CREATE TABLE promotions (
+    promotion_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    model_id text NOT NULL REFERENCES models,
+    replaced_model_id text REFERENCES models,
+    kind text NOT NULL CHECK (kind IN ('promote', 'rollback')),
+    verdict_id text REFERENCES verdicts,
+    promoted_by text NOT NULL,
+    promoted_at timestamptz NOT NULL DEFAULT now(),
+    CHECK (kind = 'rollback' OR verdict_id IS NOT NULL)   -- no model is promoted without a verdict
+);
+
+-- Encounters and codes -----------------------------------------------------------------------------------------------
+
+CREATE TABLE encounters (
+    encounter_id text PRIMARY KEY CHECK (encounter_id <> ''),
+    patient_id text,
+    admission_date date,
+    discharge_date date NOT NULL,
+    sex text CHECK (sex IN ('F', 'M')),        -- NULL: unknown
+    age_years integer CHECK (age_years BETWEEN 0 AND 130),
+    source text NOT NULL,
+    received_at timestamptz NOT NULL DEFAULT now(),
+    CHECK (admission_date <= discharge_date)
+);
+CREATE INDEX encounters_discharge_date ON encounters (discharge_date);
+
+-- PATIENT TEXT lives in this table and nowhere else. An amended note is a new row; the newest one is current.
+CREATE TABLE discharge_summaries (
+    encounter_id text NOT NULL REFERENCES encounters,
+    note_sha256 text NOT NULL CHECK (note_sha256 ~ '^[0-9a-f]{64}$'),
+    note_text text NOT NULL CHECK (note_text <> ''),
+    version integer NOT NULL CHECK (version > 0),
+    received_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (encounter_id, note_sha256),
+    UNIQUE (encounter_id, version)
+);
+
+-- Codes that human coders gave, where the source has them: to measure against.
+CREATE TABLE gold_codes (
+    encounter_id text NOT NULL REFERENCES encounters ON DELETE CASCADE,
+    code text NOT NULL,
+    rank integer NOT NULL CHECK (rank > 0),
+    PRIMARY KEY (encounter_id, code)
+);
+
+CREATE TABLE coding_runs (
+    coding_run_id text PRIMARY KEY,
+    from_date date NOT NULL,                   -- discharge dates, both ends included
+    to_date date NOT NULL,
+    model_id text NOT NULL REFERENCES models,
+    status text NOT NULL CHECK (status IN ('running', 'finished', 'failed')),
+    encounter_count integer NOT NULL CHECK (encounter_count >= 0),
+    started_at timestamptz NOT NULL DEFAULT now(),
+    finished_at timestamptz,
+    CHECK (from_date <= to_date),
+    CHECK ((status = 'running') = (finished_at IS NULL))
+);
+
+-- One row for each note that was coded by a model under a release: the promise of exactly once.
+CREATE TABLE coded_notes (
+    encounter_id text NOT NULL,
+    note_sha256 text NOT NULL,
+    model_id text NOT NULL REFERENCES models,
+    release_key text NOT NULL REFERENCES releases,
+    coding_run_id text NOT NULL REFERENCES coding_runs,
+    status text NOT NULL CHECK (status IN ('coded', 'failed')),
+    failure text,                              -- a reason without patient text
+    coded_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (encounter_id, note_sha256, model_id, release_key),
+    FOREIGN KEY (encounter_id, note_sha256) REFERENCES discharge_summaries,
+    CHECK ((status = 'failed') = (failure IS NOT NULL))
+);
+CREATE INDEX coded_notes_run ON coded_notes (coding_run_id);
+
+CREATE TABLE predictions (
+    prediction_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    encounter_id text NOT NULL,
+    note_sha256 text NOT NULL,
+    model_id text NOT NULL,
+    release_key text NOT NULL,
+    code text NOT NULL,
+    is_billable boolean NOT NULL DEFAULT true CHECK (is_billable),   -- with the foreign key: only billable codes of the release
+    rank integer NOT NULL CHECK (rank > 0),    -- 1 is the proposed principal diagnosis
+    confidence double precision NOT NULL CHECK (confidence BETWEEN 0 AND 1),
+    decision text NOT NULL CHECK (decision IN ('auto', 'review')),
+    evidence_start integer NOT NULL CHECK (evidence_start >= 0),     -- character offsets into the note, end exclusive
+    evidence_end integer NOT NULL,
+    CHECK (evidence_end > evidence_start),
+    UNIQUE (encounter_id, note_sha256, model_id, release_key, code),
+    FOREIGN KEY (encounter_id, note_sha256, model_id, release_key) REFERENCES coded_notes ON DELETE CASCADE,
+    FOREIGN KEY (release_key, code, is_billable) REFERENCES codes (release_key, code, is_billable)
+);
+
+-- How long each step of the loop took, for people who ask.
+CREATE TABLE step_runs (
+    step_run_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    step text NOT NULL,
+    subject text NOT NULL,                     -- release key, dataset id, model id or coding run id
+    seconds double precision NOT NULL CHECK (seconds >= 0),
+    peak_memory_mib double precision NOT NULL,
+    detail jsonb NOT NULL DEFAULT '{}',
+    finished_at timestamptz NOT NULL DEFAULT now()
+);
