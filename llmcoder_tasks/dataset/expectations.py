@@ -1,0 +1,248 @@
+"""What must hold of a release's codes and of a dataset's examples, checked by Great Expectations.
+
+The only place that knows Great Expectations. A suite either passes and leaves Data Docs behind, or raises ExpectationsFailed with
+one line: suite, expectation, column, bad and total count, up to three examples. Nothing here ever sees patient text: codes come from
+the release, examples are generated.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmcoder_tasks.errors import ExpectationsFailed
+from llmcoder_tasks.records import parse_release_key
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from llmcoder_tasks.icd10cm.code_set import Code
+
+logger = logging.getLogger(__name__)
+
+CODE_PATTERN = r"^[A-Z][0-9A-Z][0-9A-Z]{1,5}$"
+"""A code without its dot: letters may stand in any place (`QA000`, `C4A9`, `S060XAS`)."""
+
+TITLE_LENGTH_LIMIT = 400
+"""Characters of a long title, as the release's own documents allow."""
+
+_COUNT_TOLERANCE = 0.05
+_COUNT_SLACK = 50  # so that a release of a few codes may change by a few codes
+_EXAMPLES_SHOWN = 3
+_EXAMPLE_WIDTH = 90
+_SITE = "data_docs"
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """One table with its expectations. `identity` is the column that names a row when it is shown as an example."""
+
+    name: str
+    frame: pd.DataFrame
+    expectations: Sequence[Any]
+    identity: str
+
+
+def verify_codes(
+    codes: Sequence[Code],
+    *,
+    release_key: str,
+    previous_billable_count: int | None,
+    addenda: Mapping[str, str | None] | None,
+    docs_folder: Path,
+) -> Path:
+    """Check the codes of one release and return the first page of its Data Docs.
+
+    `previous_billable_count` is that of the release before, None for the first one: the new count may differ by 5 % and 50. `addenda`
+    is what the release's addenda say of billable codes: the long title of a code added or revised, None for a code deleted or turned
+    into a header; None as a whole when the release came without addenda. Raises ExpectationsFailed.
+    """
+    gx = _import_great_expectations()
+    suites = [
+        Suite("codes", _code_frame(codes), _code_expectations(gx, previous_billable_count, len(codes)), identity="code"),
+    ]
+    if addenda:
+        suites.append(Suite("addenda", _addenda_frame(codes, addenda), _addenda_expectations(gx), identity="code"))
+    return verify_suites(gx, suites, subject=f"codes-{release_key}", release_key=release_key, docs_folder=docs_folder)
+
+
+def _code_frame(codes: Sequence[Code]) -> pd.DataFrame:
+    import pandas as pd
+
+    ordered = sorted(code.code for code in codes)
+    with_codes_below = {
+        upper for upper, lower in zip(ordered, ordered[1:], strict=False) if lower != upper and lower.startswith(upper)
+    }
+    return pd.DataFrame(
+        {
+            "code": [code.code for code in codes],
+            "is_billable": [code.is_billable for code in codes],
+            "is_lowest_level": [code.code not in with_codes_below for code in codes],
+            "short_title": [code.short_title for code in codes],
+            "long_title": [code.long_title for code in codes],
+            "billable_title": [code.long_title if code.is_billable else None for code in codes],
+        }
+    )
+
+
+def _code_expectations(gx: Any, previous_billable_count: int | None, total: int) -> list[Any]:
+    e = gx.expectations
+    low, high = 1, total
+    if previous_billable_count is not None:
+        margin = previous_billable_count * _COUNT_TOLERANCE + _COUNT_SLACK
+        low, high = max(1, math.floor(previous_billable_count - margin)), math.ceil(previous_billable_count + margin)
+    return [
+        e.ExpectColumnSumToBeBetween(
+            column="is_billable", min_value=low, max_value=high, meta={"name": "billable codes near the release before"}
+        ),
+        e.ExpectColumnValuesToMatchRegex(column="code", regex=CODE_PATTERN, meta={"name": "code pattern"}),
+        e.ExpectColumnValuesToBeUnique(column="code", meta={"name": "unique codes"}),
+        *[
+            e.ExpectColumnValuesToMatchRegex(column=column, regex=r"\S", meta={"name": "titles present"})
+            for column in ("short_title", "long_title")
+        ],
+        e.ExpectColumnValueLengthsToBeBetween(
+            column="long_title", max_value=TITLE_LENGTH_LIMIT, meta={"name": "titles not cut or run together"}
+        ),
+        e.ExpectColumnValuesToBeUnique(column="billable_title", meta={"name": "unique titles of billable codes"}),
+        e.ExpectColumnPairValuesToBeEqual(
+            column_A="is_billable", column_B="is_lowest_level", meta={"name": "billable means no code below it"}
+        ),
+    ]
+
+
+def _addenda_frame(codes: Sequence[Code], addenda: Mapping[str, str | None]) -> pd.DataFrame:
+    import pandas as pd
+
+    titles = {code.code: code.long_title for code in codes if code.is_billable}
+    return pd.DataFrame(
+        {
+            "code": list(addenda),
+            "title_in_addenda": [title or "(deleted)" for title in addenda.values()],
+            "title_in_release": [titles.get(code, "(deleted)") for code in addenda],
+        }
+    )
+
+
+def _addenda_expectations(gx: Any) -> list[Any]:
+    return [
+        gx.expectations.ExpectColumnPairValuesToBeEqual(
+            column_A="title_in_addenda", column_B="title_in_release", meta={"name": "addenda agree"}
+        )
+    ]
+
+
+def verify_suites(gx: Any, suites: Sequence[Suite], *, subject: str, release_key: str, docs_folder: Path) -> Path:
+    """Run suites, write their Data Docs below `docs_folder/subject`, return the first page.
+
+    Raises ExpectationsFailed when any expectation does not hold. A second run of the same subject replaces its pages.
+    """
+    site_folder = docs_folder / subject
+    context = _open_context(gx, site_folder)
+    source = context.data_sources.add_pandas(subject)
+    failures: list[str] = []
+    checked = 0
+    for suite in suites:
+        results = _run_suite(gx, context, source, suite, subject=subject, release_key=release_key)
+        checked += len(results)
+        failures += [_describe_failure(suite, result) for result in results if not result.success]
+    if failures:
+        more = f"; {len(failures) - 1} more failed, see {site_folder / 'index.html'}" if len(failures) > 1 else ""
+        raise ExpectationsFailed(f"{subject}: {failures[0]}{more}")
+    rows = sum(len(suite.frame) for suite in suites)
+    logger.info("%s: %d expectations hold over %s rows, see %s", subject, checked, f"{rows:,}", site_folder / "index.html")
+    return site_folder / "index.html"
+
+
+def _import_great_expectations() -> Any:
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    with warnings.catch_warnings():
+        # It imports sre_constants and sre_parse, which Python 3.11 deprecates.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import great_expectations
+        import great_expectations.expectations
+    return great_expectations
+
+
+def _open_context(gx: Any, site_folder: Path) -> Any:
+    from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
+
+    site = {
+        "class_name": "SiteBuilder",
+        "show_how_to_buttons": False,
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(site_folder)},
+    }
+    config = DataContextConfig(
+        store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+        data_docs_sites={_SITE: site},
+        analytics_enabled=False,
+        progress_bars={"globally": False},
+    )
+    return gx.get_context(mode="ephemeral", project_config=config)
+
+
+def _run_suite(gx: Any, context: Any, source: Any, suite: Suite, *, subject: str, release_key: str) -> list[Any]:
+    from great_expectations.core.run_identifier import RunIdentifier
+
+    batch = source.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("whole")
+    expectations = context.suites.add(gx.ExpectationSuite(name=suite.name, expectations=list(suite.expectations)))
+    validation = gx.ValidationDefinition(name=suite.name, data=batch, suite=expectations)
+    checkpoint = gx.Checkpoint(
+        name=suite.name,
+        validation_definitions=[context.validation_definitions.add(validation)],
+        actions=[gx.checkpoint.UpdateDataDocsAction(name="write_data_docs", site_names=[_SITE])],
+        result_format={
+            "result_format": "SUMMARY",
+            "partial_unexpected_count": _EXAMPLES_SHOWN,
+            "unexpected_index_column_names": [suite.identity],
+        },
+    )
+    # The run is named by what was checked, not by the hour, so that checking it again replaces its page.
+    run = RunIdentifier(run_name=subject, run_time=datetime.combine(parse_release_key(release_key), time.min, tzinfo=UTC))
+    outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": suite.frame}, run_id=run)
+    return [result for validated in outcome.run_results.values() for result in validated.results]
+
+
+def _describe_failure(suite: Suite, result: Any) -> str:
+    config = result.expectation_config
+    columns = [config.kwargs[key] for key in ("column", "column_A", "column_B") if key in config.kwargs]
+    columns += config.kwargs.get("column_list", [])
+    column = " and ".join(columns) or "(whole table)"
+    return f"suite {suite.name}: expectation {config.meta['name']!r} failed on column {column}: {_describe_finding(suite, result)}"
+
+
+def _describe_finding(suite: Suite, result: Any) -> str:
+    found = result.result
+    if "unexpected_count" in found:
+        examples = "; ".join(dict.fromkeys(_describe_row(suite, row) for row in found["partial_unexpected_index_list"]))
+        return f"{found['unexpected_count']:,} of {found['element_count']:,} rows, for example {examples}"
+    if "observed_value" in found:
+        kwargs = result.expectation_config.kwargs
+        return f"{found['observed_value']:,} is not between {kwargs['min_value']:,.6g} and {kwargs['max_value']:,.6g}"
+    return f"it could not be checked over {len(suite.frame):,} rows ({_first_exception(result)})"
+
+
+def _describe_row(suite: Suite, row: Mapping[str, Any]) -> str:
+    name = f"{suite.identity} {row[suite.identity]}"
+    values = [f"{column} {_shorten(value)}" for column, value in row.items() if column != suite.identity]
+    return f"{name} ({', '.join(values)})" if values else name
+
+
+def _shorten(value: object) -> str:
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= _EXAMPLE_WIDTH else f"{text[: _EXAMPLE_WIDTH - 3]}..."
+
+
+def _first_exception(result: Any) -> str:
+    info = result.exception_info
+    details = info if "exception_message" in info else next(iter(info.values()), {})
+    return str(details.get("exception_message")).strip().splitlines()[0]
