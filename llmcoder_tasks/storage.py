@@ -9,10 +9,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import stat
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -54,8 +55,8 @@ class Storage(ABC):
         """Whether there is something under `key`."""
 
     @abstractmethod
-    def list_keys(self, prefix: str) -> list[str]:
-        """All keys below the folder `prefix`, sorted."""
+    def list_versions(self, prefix: str) -> dict[str, str]:
+        """All keys below the folder `prefix` (`""`: of the store), each with a token that changes when its content does."""
 
     @abstractmethod
     def fetch_file(self, key: str, target: Path) -> None:
@@ -72,6 +73,10 @@ class Storage(ABC):
     @abstractmethod
     def write_pointer(self, key: str, data: bytes, *, replaces: str | None) -> None:
         """Replace the version `replaces` (None: create). Raises PointerMoved when another version stands there."""
+
+    def list_keys(self, prefix: str) -> list[str]:
+        """All keys below the folder `prefix`, sorted."""
+        return sorted(self.list_versions(prefix))
 
     def uri_of(self, key: str) -> str:
         """The absolute URI of a key."""
@@ -143,11 +148,15 @@ class FolderStorage(Storage):
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()
 
-    def list_keys(self, prefix: str) -> list[str]:
-        root = self._path(prefix)
-        return sorted(
-            path.relative_to(self.folder).as_posix() for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")
-        )
+    def list_versions(self, prefix: str) -> dict[str, str]:
+        root = self._path(prefix) if prefix else self.folder
+        versions: dict[str, str] = {}
+        for path in root.rglob("*"):
+            with suppress(FileNotFoundError):  # somebody took it away while we looked
+                facts = path.stat()
+                if stat.S_ISREG(facts.st_mode) and not path.name.startswith("."):
+                    versions[path.relative_to(self.folder).as_posix()] = f"{facts.st_size}-{facts.st_mtime_ns}"
+        return versions
 
     def fetch_file(self, key: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -231,16 +240,14 @@ class S3Storage(Storage):
             return False
         return True
 
-    def list_keys(self, prefix: str) -> list[str]:
+    def list_versions(self, prefix: str) -> dict[str, str]:
         base = f"{self.prefix}/" if self.prefix else ""
-        keys: list[str] = []
+        folder = f"{base}{prefix.rstrip('/')}/" if prefix else base
+        versions: dict[str, str] = {}
         with self._errors(prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self._key(prefix).rstrip("/") + "/"
-            )
-            for page in pages:
-                keys += [item["Key"][len(base) :] for item in page.get("Contents", [])]
-        return sorted(keys)
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=folder):
+                versions |= {item["Key"][len(base) :]: item["ETag"] for item in page.get("Contents", [])}
+        return versions
 
     def fetch_file(self, key: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
