@@ -1,8 +1,8 @@
 """What must hold of a release's codes and of a dataset's examples, checked by Great Expectations.
 
 The only place that knows Great Expectations. A suite either passes and leaves Data Docs behind, or raises ExpectationsFailed with
-one line: suite, expectation, column, bad and total count, up to three examples. Nothing here ever sees patient text: codes come from
-the release, examples are generated.
+one line: suite, expectation, column, bad and total count, up to three examples. Nothing here ever sees patient text: codes come
+from the release, examples are generated.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def verify_codes(
 ) -> Path:
     """Check the codes of one release and return the first page of its Data Docs.
 
-    `previous_billable_count` is that of the release before, None for the first one: the new count may differ by 5 % and 50. `addenda`
-    is what the release's addenda say of billable codes: the long title of a code added or revised, None for a code deleted or turned
-    into a header; None as a whole when the release came without addenda. Raises ExpectationsFailed.
+    `previous_billable_count` is that of the release before, None for the first one: the new count may differ by 5 % and 50.
+    `addenda` is what the release's addenda say of billable codes: the long title of a code added or revised, None for a code
+    deleted or turned into a header; None as a whole when the release came without addenda. Raises ExpectationsFailed.
     """
     gx = _import_great_expectations()
     suites = [
@@ -78,9 +78,7 @@ def _code_frame(codes: Sequence[Code]) -> pd.DataFrame:
     import pandas as pd
 
     ordered = sorted(code.code for code in codes)
-    with_codes_below = {
-        upper for upper, lower in zip(ordered, ordered[1:], strict=False) if lower != upper and lower.startswith(upper)
-    }
+    with_codes_below = {upper for upper, lower in pairwise(ordered) if lower != upper and lower.startswith(upper)}
     return pd.DataFrame(
         {
             "code": [code.code for code in codes],
