@@ -1,0 +1,98 @@
+"""A model folder, loaded into this process. Import it lazily: it imports torch.
+
+Another backend (a server that speaks an API) can stand beside it: what the rest of the program uses is `predict` and `score`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from llmcoder_tasks.errors import ModelError
+from llmcoder_tasks.model.decoding import batch_by_length, decode_greedy, score_candidates
+from llmcoder_tasks.model.llama import AnswerLlama
+from llmcoder_tasks.model.tokenizer import AnswerTokenizer
+from llmcoder_tasks.model.trie import CodeTrie
+
+logger = logging.getLogger(__name__)
+
+
+class LocalModel:
+    """A trained Llama with its tokenizer, on the GPU when there is one, else on `threads` CPU threads."""
+
+    def __init__(self, model: AnswerLlama, tokenizer: AnswerTokenizer) -> None:
+        self.tokenizer = tokenizer
+        self._model = model.eval()
+
+    @classmethod
+    def load(cls, folder: Path, *, threads: int = 1) -> LocalModel:
+        """Load a model folder (safetensors only). Raises ModelError.
+
+        `threads` is torch's number of threads in this whole process. One is best where several workers share a machine: waiting
+        OpenMP threads spin.
+        """
+        torch.set_num_threads(threads)
+        tokenizer = AnswerTokenizer.load(folder)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            model = AnswerLlama.from_pretrained(folder, dtype="auto" if device == "cuda" else torch.float32, use_safetensors=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelError(f"{folder} cannot be loaded as a Llama: {str(error).splitlines()[0]}") from None
+        if model.config.vocab_size < tokenizer.size:
+            raise ModelError(f"{folder}: the weights know {model.config.vocab_size} tokens, the tokenizer {tokenizer.size}")
+        return cls(model.to(device), tokenizer)
+
+    def predict(self, texts: Sequence[str], *, trie: CodeTrie | None, batch_size: int = 128) -> list[tuple[str, ...]]:
+        """The codes of each text, greedily, each once, in the order of the answer; several where the text names several conditions.
+
+        With a trie (`CodeTrie.build(codes, model.tokenizer)`) every code is one of its codes; without, the model may write codes
+        that do not exist. A text too long for the model keeps its beginning. A code that is not finished when the answer's room
+        ends is left out.
+        """
+        prompts = self._encode(texts)
+        found: list[tuple[str, ...]] = [()] * len(texts)
+        for rows in batch_by_length([len(prompt) for prompt in prompts], batch_size):
+            with torch.inference_mode():
+                answers = decode_greedy(
+                    self._model,
+                    [prompts[row] for row in rows],
+                    trie=trie,
+                    end_id=self.tokenizer.end_id,
+                    max_answer_tokens=self.tokenizer.settings.answer_tokens,
+                )
+            for row, answer in zip(rows, answers, strict=True):
+                found[row] = self.tokenizer.decode_answer(self._whole_codes(answer))
+        return found
+
+    def score(self, texts: Sequence[str], candidates: Sequence[Sequence[str]], *, batch_size: int = 64) -> list[list[float]]:
+        """Log-probability (natural) of each candidate code as the whole answer to its text, in the candidates' order.
+
+        The prompt and the shared beginnings of candidates are computed once.
+        """
+        prompts = self._encode(texts)
+        encoded = [[self.tokenizer.encode_code(code) for code in of_text] for of_text in candidates]
+        scores: list[list[float]] = [[] for _ in texts]
+        for rows in batch_by_length([len(prompt) for prompt in prompts], batch_size):
+            batch = [encoded[row] for row in rows]
+            with torch.inference_mode():
+                found = score_candidates(self._model, [prompts[row] for row in rows], batch, end_id=self.tokenizer.end_id)
+            for row, values in zip(rows, found, strict=True):
+                scores[row] = values
+        return scores
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        prompts, cut = self.tokenizer.encode_prompts(texts)
+        if cut:
+            logger.warning("%d of %d texts are longer than the model's context: their beginnings are used", cut, len(texts))
+        return prompts
+
+    def _whole_codes(self, answer: list[int]) -> list[int]:
+        """An answer that did not come to its end, without its last, unfinished code."""
+        if answer and answer[-1] == self.tokenizer.end_id:
+            return answer
+        while answer and answer[-1] != self.tokenizer.separator_id:
+            answer = answer[:-1]
+        return answer

@@ -1,0 +1,185 @@
+"""A recipe: everything that decides how a model is trained in its two stages, read from one YAML file and kept with the model.
+
+Amounts are given in passes or examples and in tokens, never in seconds, so that a run can be repeated. Unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from llmcoder_tasks.errors import RecipeError
+from llmcoder_tasks.prompt import PromptForm
+from llmcoder_tasks.records import SCENARIOS
+from llmcoder_tasks.settings import RECIPES_FOLDER
+
+STAGES = ("stage_one", "stage_two")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """The shape of a Llama that is trained from nothing."""
+
+    layers: int
+    hidden_size: int
+    intermediate_size: int
+    attention_heads: int
+    key_value_heads: int
+    text_vocabulary: int  # byte-level BPE tokens; the answer tokens come on top
+    vocabulary_scenarios: tuple[str, ...]  # whose training texts the vocabulary is learnt from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One training stage. Exactly one of `epochs` and `examples` says how long it is."""
+
+    mix: dict[str, float]  # scenario -> share of the examples; with `epochs`, whole tables whose share is above 0
+    epochs: float | None = None  # passes over the tables of the mix
+    examples: int | None = None  # examples in all, drawn by share
+    max_tokens: int  # examples with more tokens, prompt and answer together, are left out
+    tokens_per_step: int  # over all processes
+    learning_rate: float
+    schedule: Literal["linear", "cosine"]  # both end at zero
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    adam_beta2: float = 0.999
+    max_gradient_norm: float = 1.0
+    log_every_steps: int = 50
+    checkpoint_every_steps: int = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a model is trained. `base_weights` (a folder or a hub name) or `architecture`, not both."""
+
+    name: str
+    prompt_form: PromptForm
+    context_tokens: int  # prompt and answer together, when coding
+    answer_tokens: int  # of them, kept for the answer
+    seed: int
+    processes: int  # torchrun processes: GPUs or cores
+    precision: Literal["fp32", "bf16"]
+    base_weights: str | None = None
+    architecture: Architecture | None = None
+    deepspeed_zero_stage: Literal[1, 2, 3] | None = None
+    stages: dict[str, Stage]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as plain data: `parse_recipe` reads it back."""
+        facts: dict[str, Any] = yaml.safe_load(yaml.safe_dump(_plain(asdict(self))))
+        return facts
+
+
+def read_recipe(name: str, folder: Path = RECIPES_FOLDER) -> Recipe:
+    """A recipe by its name, or by the path of a YAML file. Raises RecipeError with the nearest name or key."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        known = sorted(found.stem for found in folder.glob("*.yaml"))
+        raise RecipeError(f"there is no recipe {name!r}{_did_you_mean(name, known)}; recipes are {', '.join(known)}") from None
+    try:
+        facts = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path.name} is no YAML: {str(error).splitlines()[0]}") from None
+    return parse_recipe(facts, path.name)
+
+
+def parse_recipe(facts: Any, place: str) -> Recipe:
+    """Check plain data and make a recipe of it. Raises RecipeError that names the place, the key and the cure."""
+    recipe: Recipe = _build(Recipe, facts, place)
+    _verify(recipe, place)
+    return recipe
+
+
+def _verify(recipe: Recipe, place: str) -> None:
+    if (recipe.base_weights is None) == (recipe.architecture is None):
+        raise RecipeError(f"{place}: give either base_weights (a pretrained model) or architecture (trained from nothing)")
+    if (recipe.prompt_form == "compact") != (recipe.architecture is not None):
+        raise RecipeError(f"{place}: prompt_form is compact for an architecture of its own, chat for base_weights")
+    if not 0 < recipe.answer_tokens < recipe.context_tokens:
+        raise RecipeError(f"{place}: answer_tokens must be less than context_tokens, {recipe.context_tokens}")
+    if sorted(recipe.stages) != sorted(STAGES):
+        raise RecipeError(f"{place}: stages must be {' and '.join(STAGES)}, not {', '.join(recipe.stages) or 'nothing'}")
+    if recipe.architecture is not None:
+        _verify_scenarios(recipe.architecture.vocabulary_scenarios, f"{place}: architecture.vocabulary_scenarios")
+    for name, stage in recipe.stages.items():
+        _verify_stage(stage, f"{place}: stages.{name}", recipe.context_tokens)
+
+
+def _verify_stage(stage: Stage, place: str, context_tokens: int) -> None:
+    if (stage.epochs is None) == (stage.examples is None):
+        raise RecipeError(f"{place}: give exactly one of epochs and examples")
+    amounts = {"epochs": stage.epochs, "examples": stage.examples, "learning_rate": stage.learning_rate}
+    amounts |= {"tokens_per_step": stage.tokens_per_step, "log_every_steps": stage.log_every_steps}
+    amounts |= {"checkpoint_every_steps": stage.checkpoint_every_steps}
+    for key, amount in amounts.items():
+        if amount is not None and amount <= 0:
+            raise RecipeError(f"{place}.{key} is {amount}: expected more than 0")
+    if not 0 < stage.max_tokens <= context_tokens:
+        raise RecipeError(f"{place}.max_tokens is {stage.max_tokens}: expected 1 to context_tokens, {context_tokens}")
+    _verify_scenarios(stage.mix, f"{place}.mix")
+    if not stage.mix or min(stage.mix.values()) < 0 or sum(stage.mix.values()) <= 0:
+        raise RecipeError(f"{place}.mix needs shares of 0 or more with a sum above 0")
+
+
+def _verify_scenarios(names: Any, place: str) -> None:
+    for name in names:
+        if name not in SCENARIOS:
+            raise RecipeError(f"{place}: no scenario {name!r}{_did_you_mean(name, SCENARIOS)}; they are {', '.join(SCENARIOS)}")
+
+
+def _did_you_mean(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _build(cls: Any, facts: Any, place: str) -> Any:
+    """A dataclass from a mapping: every key known, every key without default there, every value of its type."""
+    if not isinstance(facts, Mapping):
+        raise RecipeError(f"{place}: expected a mapping of keys to values, found {type(facts).__name__}")
+    hints = get_type_hints(cls)
+    for key in facts:
+        if key not in hints:
+            raise RecipeError(f"{place}: unknown key {key!r}{_did_you_mean(str(key), hints)}")
+    missing = [field.name for field in fields(cls) if field.default is MISSING and field.name not in facts]
+    if missing:
+        raise RecipeError(f"{place}: missing {', '.join(missing)}")
+    return cls(**{key: _convert(value, hints[key], f"{place}: {key}") for key, value in facts.items()})
+
+
+def _convert(value: Any, hint: Any, place: str) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (types.UnionType, Union):
+        inner = next(part for part in arguments if part is not type(None))
+        return None if value is None else _convert(value, inner, place)
+    if origin is dict and isinstance(value, Mapping):
+        return {str(key): _convert(part, arguments[1], f"{place}.{key}") for key, part in value.items()}
+    if origin is tuple and isinstance(value, list):
+        return tuple(_convert(part, arguments[0], place) for part in value)
+    return _build(hint, value, place) if is_dataclass(hint) else _convert_scalar(value, hint, place)
+
+
+def _convert_scalar(value: Any, hint: Any, place: str) -> Any:
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise RecipeError(f"{place} is {value!r}: expected {' or '.join(map(repr, get_args(hint)))}")
+        return value
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, str) and isinstance(value, hint) and not isinstance(value, bool):
+        return value
+    cure = " (YAML reads 1e-5 as text: write 1.0e-5)" if hint is float and isinstance(value, str) else ""
+    raise RecipeError(f"{place} is {value!r}: expected {getattr(hint, '__name__', hint)}{cure}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,188 @@
+"""Texts and codes to token ids and back, for both prompt forms. A leaf: it imports `tokenizers` only (0.1 s, no torch).
+
+The compact vocabulary is trained here: byte-level BPE whose merges may begin with a comma and a space (`, initial` is one token),
+then the answer tokens in one block at the end: mark, separator, end, 36 characters and every category of the release.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from llmcoder_tasks.errors import ModelError
+from llmcoder_tasks.prompt import (
+    ANSWER_MARK,
+    CODE_CHARACTERS,
+    END,
+    SEPARATOR,
+    PromptForm,
+    category_piece,
+    character_piece,
+    parse_answer,
+    render_code_pieces,
+    render_prompt,
+    verify_form,
+)
+
+TOKENIZER_NAME = "tokenizer.json"
+PROMPT_NAME = "prompt.json"
+
+# A word takes the comma, the space or both before it, so that titles, which are full of ", initial encounter", stay short.
+_PIECES = Regex(r"(?:,? )?\p{L}+|(?:,? )?\p{N}+|[^\p{L}\p{N}]")
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSettings:
+    """What a model folder says about its prompts. `context_tokens` hold prompt and answer, `answer_tokens` of them the answer."""
+
+    form: PromptForm
+    context_tokens: int
+    answer_tokens: int
+    end_token: str
+
+    @classmethod
+    def read(cls, folder: Path) -> PromptSettings:
+        """Read `prompt.json`. Raises ModelError when it is missing or malformed."""
+        try:
+            facts = json.loads((folder / PROMPT_NAME).read_text(encoding="utf-8"))
+            context, answer = int(facts["context_tokens"]), int(facts["answer_tokens"])
+            return cls(verify_form(facts["form"]), context, answer, str(facts["end_token"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{folder / PROMPT_NAME} cannot be read ({type(error).__name__}): train the model again") from None
+
+    def write(self, folder: Path) -> None:
+        """Write `prompt.json`."""
+        (folder / PROMPT_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+class AnswerTokenizer:
+    """A tokenizer that knows prompts and answers."""
+
+    def __init__(self, tokenizer: Tokenizer, settings: PromptSettings) -> None:
+        # Special tokens inside a text are letters like others: a discharge summary cannot end the prompt.
+        tokenizer.encode_special_tokens = True
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self.settings = settings
+        self._tokenizer = tokenizer
+        self._vocabulary: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
+        self.end_id = self._id_of(settings.end_token)
+        separator = self._ids_of_pieces([SEPARATOR[settings.form]])
+        if len(separator) != 1:
+            raise ModelError(f"the separator {SEPARATOR[settings.form]!r} is {len(separator)} tokens here: expected one")
+        self.separator_id = separator[0]
+        self._mark = [self._id_of(ANSWER_MARK)] if settings.form == "compact" else []
+        self._code_ids: dict[str, tuple[int, ...]] = {}
+
+    @classmethod
+    def load(cls, folder: Path) -> AnswerTokenizer:
+        """Read the tokenizer of a model folder. Raises ModelError."""
+        settings = PromptSettings.read(folder)
+        try:
+            tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_NAME))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ModelError(f"{folder / TOKENIZER_NAME} cannot be read: {error}") from None
+        return cls(tokenizer, settings)
+
+    @classmethod
+    def train(
+        cls, texts: Iterable[str], codes: Iterable[str], *, text_vocabulary: int, context_tokens: int, answer_tokens: int
+    ) -> AnswerTokenizer:
+        """A compact vocabulary from texts and from the categories of codes. The same input gives the same bytes."""
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(_PIECES, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=text_vocabulary, show_progress=False, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())
+        )
+        tokenizer.train_from_iterator((render_prompt(text, "compact") for text in texts), trainer)
+        categories = sorted({code[:3] for code in codes})
+        answer = [ANSWER_MARK, SEPARATOR["compact"], END]
+        answer += [*map(character_piece, CODE_CHARACTERS), *map(category_piece, categories)]
+        tokenizer.add_special_tokens([AddedToken(piece, normalized=False, special=True) for piece in answer])
+        return cls(tokenizer, PromptSettings("compact", context_tokens, answer_tokens, END))
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json` and `prompt.json`."""
+        self._tokenizer.save(str(folder / TOKENIZER_NAME))
+        self.settings.write(folder)
+
+    @property
+    def size(self) -> int:
+        """Number of token ids."""
+        return max(self._vocabulary.values()) + 1
+
+    @property
+    def first_answer_id(self) -> int:
+        """The first id of the block of answer tokens; 0 where answers are plain text."""
+        return self._mark[0] if self._mark else 0
+
+    def encode_prompts(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Token ids of each prompt, mark included, and how many texts were cut to leave room for the answer.
+
+        A text that is too long keeps its beginning.
+        """
+        prompts = [render_prompt(text, self.settings.form) for text in texts]
+        limit = self.settings.context_tokens - self.settings.answer_tokens - len(self._mark)
+        cut = 0
+        encoded = []
+        for encoding in self._tokenizer.encode_batch_fast(prompts):
+            ids = encoding.ids
+            if len(ids) > limit:
+                cut += 1
+                # The chat form ends in a question of its own, which must stay.
+                tail = self._question_ids() if self.settings.form == "chat" else []
+                ids = ids[: limit - len(tail)] + tail
+            encoded.append(ids + self._mark)
+        return encoded, cut
+
+    def encode_code(self, code: str) -> tuple[int, ...]:
+        """Token ids of one code inside an answer."""
+        ids = self._code_ids.get(code)
+        if ids is None:
+            ids = tuple(self._ids_of_pieces(render_code_pieces(code, self.settings.form, self._vocabulary)))
+            self._code_ids[code] = ids
+        return ids
+
+    def encode_answer(self, codes: Sequence[str]) -> list[int]:
+        """Token ids of a whole answer, the end included."""
+        ids: list[int] = []
+        for code in codes:
+            ids += self.encode_code(code)
+            ids.append(self.separator_id)
+        return [*ids[:-1], self.end_id]
+
+    def decode_answer(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """The codes in generated token ids, up to the end. They need not exist in any release."""
+        kept = list(_until(ids, self.end_id))
+        if self.settings.form == "compact":
+            return parse_answer("".join(str(self._tokenizer.id_to_token(token)) for token in kept), "compact")
+        return parse_answer(self._tokenizer.decode(kept), "chat")
+
+    def _id_of(self, piece: str) -> int:
+        if piece not in self._vocabulary:
+            raise ModelError(f"the tokenizer has no token {piece!r}: it does not belong to this model")
+        return self._vocabulary[piece]
+
+    def _ids_of_pieces(self, pieces: Sequence[str]) -> list[int]:
+        if self.settings.form == "compact":
+            return [self._id_of(piece) for piece in pieces]
+        return [token for piece in pieces for token in self._tokenizer.encode(piece, add_special_tokens=False).ids]
+
+    def _question_ids(self) -> list[int]:
+        question = render_prompt("", "chat").partition("\n")
+        ids: list[int] = self._tokenizer.encode(question[1] + question[2], add_special_tokens=False).ids
+        return ids
+
+
+def _until(ids: Sequence[int], end: int) -> Iterator[int]:
+    for token in ids:
+        if token == end:
+            return
+        yield token

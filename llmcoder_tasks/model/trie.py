@@ -1,0 +1,51 @@
+"""The tree of the codes that may come out: greedy decoding over it cannot write a code that the release does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from llmcoder_tasks.errors import ModelError
+
+if TYPE_CHECKING:
+    from llmcoder_tasks.model.tokenizer import AnswerTokenizer
+
+ROOT = 0
+
+
+class CodeTrie:
+    """A prefix tree over the token ids of codes. After a whole code come the end, or the separator, which leads to the root."""
+
+    def __init__(self, children: list[dict[int, int]], ends: frozenset[int], *, separator_id: int, end_id: int) -> None:
+        self._children = children
+        self._ends = ends
+        self._after_code = (separator_id, end_id)
+
+    @classmethod
+    def build(cls, codes: Iterable[str], tokenizer: AnswerTokenizer) -> CodeTrie:
+        """The tree of `codes` (without dots) in a model's tokens. Raises ModelError when there are none."""
+        children: list[dict[int, int]] = [{}]
+        ends: set[int] = set()
+        for code in codes:
+            node = ROOT
+            for token in tokenizer.encode_code(code):
+                if token not in children[node]:
+                    children[node][token] = len(children)
+                    children.append({})
+                node = children[node][token]
+            ends.add(node)
+        if not ends:
+            raise ModelError("a tree of codes needs at least one code: is the release loaded?")
+        return cls(children, frozenset(ends), separator_id=tokenizer.separator_id, end_id=tokenizer.end_id)
+
+    def allowed(self, node: int) -> list[int]:
+        """Token ids that may follow."""
+        following = list(self._children[node])
+        return [*following, *self._after_code] if node in self._ends else following
+
+    def advance(self, node: int, token: int) -> int:
+        """The node after an allowed token; the separator and the end lead to the root."""
+        return self._children[node].get(token, ROOT)
+
+    def __len__(self) -> int:
+        return len(self._ends)

@@ -1,0 +1,84 @@
+"""How a text becomes a prompt and how codes become an answer, byte for byte: one place for training, judging and coding.
+
+Two forms. `compact` is for a model trained from nothing on its own vocabulary: the prompt is the text in lower case, and an answer
+is one token for the category and one for each further character. `chat` is for a pretrained language model that answers in words.
+
+    compact   type 2 diabetes mellitus; gout<|answer|><|E11|><|.9|><|;|><|M10|><|.9|><|end|>
+    chat      Diagnosis: Type 2 diabetes mellitus; gout\\nICD-10-CM codes: E11.9, M10.9
+
+A category that the compact vocabulary does not hold (a later release brought it) is written in single characters,
+`<|.E|><|.1|><|.1|>`, so that every code of every release has an answer; the model learns to give it in its next training.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+from llmcoder_tasks.errors import ModelError
+from llmcoder_tasks.records import parse_code, render_code
+
+PromptForm = Literal["compact", "chat"]
+PROMPT_FORMS: tuple[PromptForm, ...] = ("compact", "chat")
+
+ANSWER_MARK = "<|answer|>"
+SEPARATOR = {"compact": "<|;|>", "chat": ","}
+END = "<|end|>"
+CODE_CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+_CATEGORY_LENGTH = 3
+_PIECE = re.compile(r"<\|(?:\.(?P<character>[0-9A-Z])|(?P<category>[0-9A-Z]{3}))\|>")
+
+
+def render_prompt(text: str, form: PromptForm) -> str:
+    """The prompt of a text, without the mark that begins the answer. White space is folded; the compact form has no capitals."""
+    folded = " ".join(text.split())
+    return folded.lower() if form == "compact" else f"Diagnosis: {folded}\nICD-10-CM codes:"
+
+
+def category_piece(category: str) -> str:
+    """The compact vocabulary's name of a category: `<|E11|>`."""
+    return f"<|{category}|>"
+
+
+def character_piece(character: str) -> str:
+    """The compact vocabulary's name of one further character of a code: `<|.9|>`."""
+    return f"<|.{character}|>"
+
+
+def render_code_pieces(code: str, form: PromptForm, vocabulary: Collection[str] = ()) -> list[str]:
+    """The pieces of one code in an answer. `vocabulary` holds the pieces that the compact model knows."""
+    if form == "chat":
+        return [f" {render_code(code)}"]
+    category = category_piece(code[:_CATEGORY_LENGTH])
+    if category in vocabulary:
+        return [category, *map(character_piece, code[_CATEGORY_LENGTH:])]
+    return [character_piece(character) for character in code]
+
+
+def render_answer(codes: Sequence[str], form: PromptForm, vocabulary: Collection[str] = ()) -> str:
+    """The answer for several codes, without the mark that ends it."""
+    return SEPARATOR[form].join("".join(render_code_pieces(code, form, vocabulary)) for code in codes)
+
+
+def parse_answer(answer: str, form: PromptForm) -> tuple[str, ...]:
+    """The codes of an answer, each once, in order: the inverse of `render_answer`.
+
+    A model may write anything: what is no piece of a code is left out, and whether a code exists is not asked here.
+    """
+    parts = answer.partition(END)[0].split(SEPARATOR[form])
+    codes = map(_parse_compact_code if form == "compact" else parse_code, parts)
+    return tuple(dict.fromkeys(code for code in codes if code))
+
+
+def _parse_compact_code(part: str) -> str:
+    return "".join(match["character"] or match["category"] for match in _PIECE.finditer(part))
+
+
+def verify_form(form: str) -> PromptForm:
+    """Return `form` when it is one of PROMPT_FORMS. Raises ModelError."""
+    for known in PROMPT_FORMS:
+        if form == known:
+            return known
+    raise ModelError(f"{form!r} is no prompt form: expected one of {', '.join(PROMPT_FORMS)}")
