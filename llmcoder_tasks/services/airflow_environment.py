@@ -1,0 +1,102 @@
+"""What the embedded Airflow is told by environment variables: our settings, and its own configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from llmcoder_tasks.services.credentials import USERNAME, Credentials, password_file
+from llmcoder_tasks.settings import PROJECT_FOLDER, Settings
+
+METADATA_VARIABLE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+
+
+def airflow_home(settings: Settings) -> Path:
+    """AIRFLOW_HOME of the embedded Airflow."""
+    return settings.home / "airflow"
+
+
+def render_environment(settings: Settings, credentials: Credentials, *, metadata_url: str, port: int) -> dict[str, str]:
+    """What the services get on top of the caller's environment: the settings, and Airflow's configuration.
+
+    An `AIRFLOW__*` variable that the caller has set wins over ours.
+    """
+    folder = airflow_home(settings)
+    logs = settings.home / "logs" / "airflow"
+    slots = str(max(4, os.cpu_count() or 1))
+    ours = {
+        "AIRFLOW_HOME": str(folder),
+        "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__SECRET_KEY": credentials.session_key,
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__API_AUTH__JWT_SECRET": credentials.jwt_secret,
+        "AIRFLOW__CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "60",
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT_FOLDER / "dags"),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__FERNET_KEY": credentials.fernet_key,
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": slots,
+        "AIRFLOW__CORE__PARALLELISM": slots,
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT_FOLDER / "plugins"),
+        # Anonymous callers would be administrators: they could approve a model.
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(password_file(folder)),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USERNAME}:admin",
+        METADATA_VARIABLE: metadata_url,
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "60",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs),
+        "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
+        "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(logs / "dag_processor"),
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        # Training may hold every core for a while: answers come late then, not never.
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
+        "DO_NOT_TRACK": "1",
+        "GX_ANALYTICS_ENABLED": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT_FOLDER), os.environ.get("PYTHONPATH")])),
+        "PYTHONUNBUFFERED": "1",
+        "SCARF_NO_ANALYTICS": "true",
+        **render_settings(settings),
+    }
+    theirs = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW__")}
+    return {**ours, **theirs}
+
+
+def render_settings(settings: Settings) -> dict[str, str]:
+    """The settings as the variables that `Settings.from_environment` reads."""
+    values = {
+        "LLMCODER_HOME": str(settings.home),
+        "LLMCODER_DATABASE_URL": settings.database_url,
+        "LLMCODER_ARTIFACTS": settings.artifacts_uri,
+        "LLMCODER_LANDING": settings.landing_uri,
+        "LLMCODER_INBOX": str(settings.inbox_folder),
+        "LLMCODER_S3_ENDPOINT_URL": settings.s3_endpoint_url,
+        "LLMCODER_RECIPE": settings.recipe,
+        "LLMCODER_APPROVAL": "required" if settings.approval_required else "off",
+        "LLMCODER_TRAINING_PROCESSES": settings.training_processes,
+        "LLMCODER_PORT": settings.port,
+    }
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def complete_environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """The caller's environment with `ours` on top, programs of this virtual environment first in PATH."""
+    caller = {name: value for name, value in os.environ.items() if not name.startswith("LLMCODER_")}
+    # Every task is a process that imports Airflow anew: without cached bytecode that costs seconds each time.
+    caller.pop("PYTHONDONTWRITEBYTECODE", None)
+    path = os.pathsep.join([str(Path(sys.executable).parent), caller.get("PATH", os.defpath)])
+    return {**caller, **ours, "PATH": path}
+
+
+def fingerprint_environment(ours: Mapping[str, str]) -> str:
+    """Tells whether running services were started with the same settings; says nothing about the secrets among them."""
+    return hashlib.sha256(repr(sorted(ours.items())).encode()).hexdigest()[:16]
