@@ -1,8 +1,8 @@
 """Matches, intervals and tests: pure functions on sets of codes and on counts.
 
-Sources: the interval is E. B. Wilson's (JASA 22, 1927), preferred for proportions near 0 and 1 by Brown, Cai and DasGupta (Statistical
-Science 16, 2001); two coders on the same items are compared by McNemar's test (Psychometrika 12, 1947) in its exact binomial form;
-two coders on different items by Fisher's exact test.
+Sources: the interval is E. B. Wilson's (JASA 22, 1927), preferred for shares near 0 and 1 by Brown, Cai and DasGupta (Stat. Science
+16, 2001); two coders on the same items are compared by McNemar's test (Psychometrika 12, 1947) in its exact binomial form, which
+on values between 0 and 1 is the sign test; two coders on different items by Fisher's exact test or that of Mann and Whitney.
 """
 
 from __future__ import annotations
@@ -77,8 +77,14 @@ def calculate_micro_scores(pairs: Sequence[CodePair]) -> MicroScores:
     )
 
 
+def calculate_item_f1(true: frozenset[str], predicted: frozenset[str]) -> float:
+    """F1 of one item, in [0, 1]: 1 when both sets are equal, also when both are empty."""
+    together = len(true) + len(predicted)
+    return 2 * len(true & predicted) / together if together else 1.0
+
+
 def calculate_paired_p_value(only_first: int, only_second: int) -> float:
-    """Exact McNemar test, two-sided: the items that only the first, or only the second coder has right.
+    """Exact McNemar test, two-sided: the items on which only the first, or only the second coder is right (is better).
 
     Under no difference each such item falls to either with probability 1/2: p = min(1, 2 P[Binomial(b + c, 1/2) <= min(b, c)]).
     """
@@ -89,9 +95,14 @@ def calculate_paired_p_value(only_first: int, only_second: int) -> float:
     return float(min(1.0, 2 * tail / 2**discordant))  # whole numbers until here: exact at any count
 
 
-def calculate_unpaired_p_value(right_first: int, n_first: int, right_second: int, n_second: int) -> float:
-    """Fisher's exact test, two-sided: two coders on different items. Weaker than the paired test on as many items."""
-    from scipy.stats import fisher_exact
+def calculate_unpaired_p_value(first: Sequence[float], second: Sequence[float]) -> float:
+    """Two-sided test of two coders on different items, from their scores in [0, 1]: weaker than the paired test on as many items.
 
-    table = [[right_first, n_first - right_first], [right_second, n_second - right_second]]
-    return float(fisher_exact(table).pvalue)
+    Fisher's exact test where every score is 0 or 1, else that of Mann and Whitney.
+    """
+    from scipy.stats import fisher_exact, mannwhitneyu
+
+    if {*first, *second} <= {0, 1}:
+        table = [[sum(scores), len(scores) - sum(scores)] for scores in (first, second)]
+        return float(fisher_exact(table).pvalue)
+    return float(mannwhitneyu(first, second, alternative="two-sided").pvalue)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from llmcoder_tasks.database import Database
 from llmcoder_tasks.errors import PointerMoved, PromotionError
 from llmcoder_tasks.records import ModelRef
 from llmcoder_tasks.storage import Storage
@@ -70,8 +71,11 @@ def read_standing(storage: Storage) -> Standing:
         ) from error
 
 
-def move_pointer(storage: Storage, promotion: Promotion, *, replaces: Standing) -> None:
-    """Put `promotion` in the place of `replaces`. Raises PromotionError when another promotion came between."""
+def put_into_service(storage: Storage, database: Database, promotion: Promotion, *, replaces: Standing) -> None:
+    """Move the pointer from `replaces` to `promotion`, then write the row of `promotions`.
+
+    Raises PromotionError when another promotion came between. A crash before the row is mended by `record_standing`.
+    """
     data = json.dumps(asdict(promotion), indent=2).encode()
     try:
         storage.write_pointer(POINTER_KEY, data, replaces=replaces.version)
@@ -80,6 +84,25 @@ def move_pointer(storage: Storage, promotion: Promotion, *, replaces: Standing) 
             f"{promotion.model_id} was not put into service: another promotion moved {storage.uri_of(POINTER_KEY)} first. "
             "Judge the model against the one in service now, and promote again"
         ) from None
+    _record(database, promotion)
+
+
+def record_standing(database: Database, standing: Standing) -> None:
+    """Write the row of where the pointer stands, if a process died before it could; else change nothing."""
+    if standing.promotion:
+        _record(database, standing.promotion)
+
+
+def next_promotion_id(database: Database, standing: Standing) -> int:
+    """The number of the next move. Never one that the table has, even if the pointer was lost."""
+    newest = database.fetch_one("fetch_newest_promotion_id")
+    return 1 + max(newest["promotion_id"] if newest else 0, standing.promotion.promotion_id if standing.promotion else 0)
+
+
+def _record(database: Database, promotion: Promotion) -> None:
+    row = asdict(promotion)
+    del row["uri"], row["release_key"], row["evaluation_id"]
+    database.execute("record_promotion", row)
 
 
 def find_previous_model(history: Sequence[dict[str, Any]]) -> str | None:

@@ -127,7 +127,7 @@ CREATE TABLE scorecards (
     evaluation_id text PRIMARY KEY,
     model_id text NOT NULL REFERENCES models,
     dataset_id text NOT NULL REFERENCES datasets,
-    suites_sha256 text NOT NULL,               -- only scorecards on the same suites may be compared
+    suites_sha256 text NOT NULL,               -- over the items judged: equal where two models answered the same ones
     uri text NOT NULL,
     scorecard jsonb NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now()
@@ -149,7 +149,7 @@ CREATE TABLE evaluations (
 
 CREATE TABLE verdicts (
     verdict_id text PRIMARY KEY,
-    evaluation_id text NOT NULL UNIQUE REFERENCES scorecards,
+    evaluation_id text NOT NULL REFERENCES scorecards,               -- judged again when another model is in service
     model_id text NOT NULL REFERENCES models,
     against_model_id text REFERENCES models,   -- the model in service when the verdict was given
     decision text NOT NULL CHECK (decision IN ('PROMOTE', 'HOLD', 'REJECT')),
@@ -168,7 +168,7 @@ CREATE TABLE approvals (
 
 -- The history of the promoted pointer; the newest row is the model in service.
 CREATE TABLE promotions (
-    promotion_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    promotion_id bigint PRIMARY KEY CHECK (promotion_id > 0),   -- the pointer's count of its moves
     model_id text NOT NULL REFERENCES models,
     replaced_model_id text REFERENCES models,
     kind text NOT NULL CHECK (kind IN ('promote', 'rollback')),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from llmcoder_tasks.evaluation.metrics import (
     MicroScores,
+    calculate_item_f1,
     calculate_micro_scores,
     calculate_paired_p_value,
     calculate_unpaired_p_value,
@@ -93,4 +94,16 @@ def test_exact_mcnemar_stays_exact_on_thousands_of_items() -> None:
 
 def test_fisher_agrees_with_the_lady_tasting_tea() -> None:
     # 3 of 4 against 1 of 4: (C(4,3) C(4,1) + C(4,4) C(4,0)) / C(8,4) = 17/70 one-sided, 34/70 two-sided.
-    assert calculate_unpaired_p_value(3, 4, 1, 4) == pytest.approx(34 / 70)
+    assert calculate_unpaired_p_value([1, 1, 1, 0], [1, 0, 0, 0]) == pytest.approx(34 / 70)
+
+
+def test_mann_whitney_of_two_groups_that_do_not_overlap() -> None:
+    # U = 0; of the C(6, 3) = 20 orders one is as extreme on each side: 2/20.
+    assert calculate_unpaired_p_value([0.1, 0.2, 0.3], [0.6, 0.7, 0.8]) == pytest.approx(0.1)
+
+
+def test_item_f1_by_hand() -> None:
+    assert calculate_item_f1(codes("E119", "I10"), codes("I10")) == pytest.approx(2 / 3)
+    assert calculate_item_f1(codes("I10"), codes()) == 0
+    assert calculate_item_f1(codes("I10"), codes("I10")) == 1
+    assert calculate_item_f1(codes(), codes()) == 1

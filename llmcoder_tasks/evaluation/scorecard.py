@@ -1,0 +1,144 @@
+"""The scorecard: how each coder did on each scenario, and how sure that is.
+
+Versioned JSON, the same bytes for the same inputs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+from llmcoder_tasks.errors import EvaluationError
+from llmcoder_tasks.evaluation.error_kinds import ERROR_KINDS, ErrorKind
+from llmcoder_tasks.evaluation.metrics import MicroScores, Share, calculate_micro_scores, estimate_share
+from llmcoder_tasks.evaluation.outcomes import Outcome
+from llmcoder_tasks.evaluation.suites import Suite
+
+SCHEMA_VERSION = 1
+
+CODERS = ("untrained", "lexical", "stage_one", "stage_two", "together")
+"""Rows of a scorecard, in order. The last one is what goes into service."""
+
+EXAMPLES_PER_KIND = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A wrong answer on a generated item; codes without dots."""
+
+    kind: ErrorKind
+    text: str
+    true: tuple[str, ...]
+    predicted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One coder on one scenario. `errors` counts every kind; `worst` shows up to three of each, wrong categories first."""
+
+    coder: str
+    scenario: str
+    n: int
+    exact: Share
+    category: Share
+    micro: MicroScores
+    errors: dict[ErrorKind, int]
+    worst: tuple[Mistake, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scorecard:
+    """Everything that was measured on one model with one dataset's suites.
+
+    `suite_sizes` is items by scenario; a slow coder may have answered fewer, which its cells say. `coder_sha256` is the hash of the
+    `coder.json` that "together" ran with, so that no other one is promoted on this evidence.
+    """
+
+    schema_version: int
+    evaluation_id: str
+    model_id: str
+    stage_one_model_id: str | None
+    dataset_id: str
+    release_key: str
+    coder_sha256: str
+    suites_sha256: str
+    suite_sizes: dict[str, int]
+    cells: tuple[Cell, ...]
+
+    def find_cell(self, coder: str, scenario: str) -> Cell | None:
+        """The cell of a coder and a scenario, or None when that was not measured."""
+        return next((cell for cell in self.cells if (cell.coder, cell.scenario) == (coder, scenario)), None)
+
+    def to_json(self) -> str:
+        """The scorecard as JSON. Raises EvaluationError on a figure that is not a number."""
+        try:
+            return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        except ValueError as error:
+            raise EvaluationError(f"scorecard {self.evaluation_id} holds a figure that is not a number: {error}") from error
+
+
+def build_cells(outcomes: Sequence[Outcome], suites: Sequence[Suite]) -> tuple[Cell, ...]:
+    """The cells of all outcomes, by coder and scenario in the order given."""
+    texts = {(suite.scenario, example.example_id): example.text for suite in suites for example in suite.examples}
+    groups = groupby(outcomes, key=lambda outcome: (outcome.coder, outcome.scenario))
+    return tuple(_build_cell(list(group), texts) for _, group in groups)
+
+
+def _build_cell(outcomes: Sequence[Outcome], texts: Mapping[tuple[str, str], str]) -> Cell:
+    first = outcomes[0]
+    counts = Counter(outcome.error_kind for outcome in outcomes)
+    return Cell(
+        coder=first.coder,
+        scenario=first.scenario,
+        n=len(outcomes),
+        exact=estimate_share(sum(outcome.exact for outcome in outcomes), len(outcomes)),
+        category=estimate_share(sum(outcome.category for outcome in outcomes), len(outcomes)),
+        micro=calculate_micro_scores([(frozenset(outcome.true), frozenset(outcome.predicted)) for outcome in outcomes]),
+        errors={kind: counts[kind] for kind in ERROR_KINDS},
+        worst=tuple(_find_worst(outcomes, texts)),
+    )
+
+
+def _find_worst(outcomes: Sequence[Outcome], texts: Mapping[tuple[str, str], str]) -> list[Mistake]:
+    worst = []
+    for kind in ERROR_KINDS:
+        wrong = [outcome for outcome in outcomes if outcome.error_kind == kind]
+        wrong.sort(key=lambda outcome: (outcome.category, outcome.f1))
+        worst += [
+            Mistake(kind, texts[outcome.scenario, outcome.example_id], outcome.true, outcome.predicted)
+            for outcome in wrong[:EXAMPLES_PER_KIND]
+        ]
+    return worst
+
+
+def parse_scorecard(data: str | bytes) -> Scorecard:
+    """The inverse of `Scorecard.to_json`. Raises EvaluationError on another schema version or a malformed document."""
+    try:
+        document = json.loads(data)
+        version = document["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise EvaluationError(
+                f"scorecard of schema version {version}, this program reads {SCHEMA_VERSION}: evaluate the model again"
+            )
+        return Scorecard(**{**document, "cells": tuple(_parse_cell(cell) for cell in document["cells"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise EvaluationError(f"not a scorecard ({type(error).__name__}): evaluate the model again") from error
+
+
+def _parse_cell(cell: dict[str, Any]) -> Cell:
+    return Cell(
+        **{
+            **cell,
+            "exact": Share(**cell["exact"]),
+            "category": Share(**cell["category"]),
+            "micro": MicroScores(**cell["micro"]),
+            "worst": tuple(
+                Mistake(**{**mistake, "true": tuple(mistake["true"]), "predicted": tuple(mistake["predicted"])})
+                for mistake in cell["worst"]
+            ),
+        }
+    )
