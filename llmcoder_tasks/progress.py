@@ -52,6 +52,8 @@ def render_progress(label: str, done: int, total: int, elapsed_seconds: float, u
 def record_step(database: Database, step: str, subject: str) -> Iterator[dict[str, Any]]:
     """Write how long the block took and its peak memory into `step_runs`. The block may put figures into the yielded dictionary.
 
+    A `subject` put there replaces the given one: a step that finds out within the block what it works on says so at its end.
+
     Peak memory is the largest resident set of this process or of any child that ended, in MiB.
     """
     detail: dict[str, Any] = {}
@@ -62,7 +64,7 @@ def record_step(database: Database, step: str, subject: str) -> Iterator[dict[st
         "record_step_run",
         {
             "step": step,
-            "subject": subject,
+            "subject": detail.pop("subject", subject),
             "seconds": time.monotonic() - started,
             "peak_memory_mib": peak_kib / 1024,
             "detail": json.dumps(detail),

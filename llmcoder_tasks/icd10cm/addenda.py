@@ -14,16 +14,16 @@ from llmcoder_tasks.icd10cm.order_file import read_lines
 _ORDER_CHANGE = re.compile(r"(Add|Delete|Revise from|Revise to): +([01]) ([A-Z][0-9A-Z]{2}[0-9A-Z ]{4}) \S.{59} (\S.*)")
 _CODES_CHANGE = re.compile(r"(Add|Delete|Revise from|Revise to): +()([A-Z][0-9A-Z]{2}[0-9A-Z ]{4}) (\S.*)")
 _TOTAL = re.compile(r" *(\d+) codes in \S+")
-_YEAR = re.compile(r" *\d+ (?:codes|headers) in \D*(20\d\d)\S*")
+_YEAR = re.compile(r" *\d+ (?:codes|headers) in \S*(20\d\d)[a-z]*\.txt")
 _COUNT = re.compile(r" *(\d+) (additions|deletions|revisions)")
 
 
 @dataclass(frozen=True)
 class Addenda:
-    """Changes to billable codes, by code: the title that was added, deleted or revised to.
+    """Changes to billable codes, by code: the long title that was added, deleted or revised to.
 
-    `count_before` and `count_after` are the billable codes of the release before and of this one; `year` is the fiscal year that the
-    footer names for this release.
+    `count_before` and `count_after` are the billable codes of the release before and of this one; `year` is the fiscal year that
+    the footer names for this release. Addenda to a codes file do not cover revisions of short titles only.
     """
 
     file_name: str
@@ -33,6 +33,7 @@ class Addenda:
     count_before: int
     count_after: int
     year: int
+    covers_short_titles: bool
 
     @property
     def expected_titles(self) -> dict[str, str | None]:
@@ -68,10 +69,10 @@ def _parse(file: SourceFile, pattern: re.Pattern[str]) -> Addenda:
         found[match[1]][code] = match[4].rstrip()
     if found["Revise from"].keys() != found["Revise to"].keys():
         raise ReleaseError("a `Revise from` lacks its `Revise to`: the file is incomplete", file=file.name)
-    return _with_footer(file, lines[body_end:], found)
+    return _with_footer(file, lines[body_end:], found, covers_short=pattern is _ORDER_CHANGE)
 
 
-def _with_footer(file: SourceFile, footer: list[str], found: dict[str, dict[str, str]]) -> Addenda:
+def _with_footer(file: SourceFile, footer: list[str], found: dict[str, dict[str, str]], *, covers_short: bool) -> Addenda:
     """The footer's second total is this release's; its counts must be those of the lines above it."""
     section = footer[footer.index("Codes") :] if "Codes" in footer else []
     totals = [int(match[1]) for line in section if (match := _TOTAL.fullmatch(line))]
@@ -82,16 +83,19 @@ def _with_footer(file: SourceFile, footer: list[str], found: dict[str, dict[str,
     read = {"additions": len(found["Add"]), "deletions": len(found["Delete"]), "revisions": len(found["Revise to"])}
     if read != stated:
         raise ReleaseError(f"the footer counts {stated}, the lines above it {read}: the file is incomplete", file=file.name)
-    return Addenda(file.name, found["Add"], found["Delete"], found["Revise to"], totals[0], totals[1], years[1])
+    return Addenda(file.name, found["Add"], found["Delete"], found["Revise to"], totals[0], totals[1], years[1], covers_short)
 
 
-def verify_addenda(addenda: Addenda, changes: Mapping[str, CodeChange]) -> tuple[str, ...]:
-    """Compare the publisher's changes with the computed ones; the codes whose titles changed in spacing only and that it leaves out.
+def verify_addenda(addenda: Addenda, changes: Mapping[str, CodeChange], billable_titles: Mapping[str, str]) -> tuple[str, ...]:
+    """Compare the publisher's changes with the computed ones.
 
-    Raises ReleaseError, with up to three codes, when they differ in anything else.
+    `billable_titles` are the long titles of this release. Returns the codes whose title changed in spacing only and that the addenda
+    leave out, as the official ones do. Raises ReleaseError, with up to three codes, when they differ in anything else.
     """
     computed: dict[str, set[str]] = {"added": set(), "deleted": set(), "revised": set()}
     for code, change in changes.items():
+        if change.kind == "revised" and not addenda.covers_short_titles and change.new_title != billable_titles[code]:
+            continue
         computed["deleted" if change.kind == "became_header" else change.kind].add(code)
     spacing = {
         code

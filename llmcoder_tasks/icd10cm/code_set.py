@@ -69,9 +69,8 @@ def read_code_set(database: Database, release_key: str) -> CodeSet:
         release = transaction.fetch_one("fetch_release", release_key=release_key)
         if release is None:
             raise ReleaseError(f"release {release_key} is not loaded: run `llmcoder ingest-release` first")
-        codes = transaction.fetch_one("fetch_codes_as_columns", release_key=release_key)
-        terms = transaction.fetch_one("fetch_terms_as_columns", release_key=release_key)
-    assert codes is not None and terms is not None  # an aggregate always returns one row
+        codes = transaction.fetch_all("fetch_codes_as_columns", release_key=release_key)[0]
+        terms = transaction.fetch_all("fetch_terms_as_columns", release_key=release_key)[0]
     return CodeSet(
         release_key=release_key,
         effective_from=release["effective_from"],

@@ -53,7 +53,7 @@ class Release:
     terms: tuple[CodeTerm, ...]
     seventh_characters: tuple[SeventhCharacter, ...]
     conversions: tuple[Conversion, ...]
-    addenda: Addenda | None
+    addenda: tuple[Addenda, ...]
     files: tuple[FileRecord, ...]
 
     @property

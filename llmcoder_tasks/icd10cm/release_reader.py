@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import pairwise
 from typing import TypeVar
 
 from llmcoder_tasks.errors import ReleaseError
@@ -52,7 +53,7 @@ class _Contents:
 
 
 def read_release(source: Source, *, release_key: str | None) -> Release:
-    """Read a release from its files. Raises ReleaseError with file, line and reason; nothing is kept of a release that is refused."""
+    """Read a release from its files. Raises ReleaseError with file, line and reason when any of them is not as it must be."""
     kinds: dict[FileKind, list[SourceFile]] = defaultdict(list)
     for file in source.files:
         kinds[recognise_kind(file.name, file.data)].append(file)
@@ -67,7 +68,7 @@ def read_release(source: Source, *, release_key: str | None) -> Release:
         terms=_select_terms(contents, codes),
         seventh_characters=tuple(contents.tabular.seventh_characters) if contents.tabular else (),
         conversions=contents.conversions,
-        addenda=contents.addenda[0] if contents.addenda else None,
+        addenda=tuple(sorted(contents.addenda, key=lambda addenda: not addenda.covers_short_titles)),
         files=tuple(contents.records),
     )
 
@@ -175,8 +176,7 @@ def _combine_codes(contents: _Contents) -> tuple[Code, ...]:
             _verify_tabular(contents.tabular, {code.code: code.long_title for code in contents.order})
         return contents.order
     if contents.tabular is None:
-        assert contents.codes is not None  # _verify_usable saw to it
-        return contents.codes
+        return contents.codes or ()  # _verify_usable saw to it that there are some
     titles = _existing_titles(contents.tabular, contents)
     codes = _with_levels(titles)
     if contents.codes is not None:
@@ -202,7 +202,7 @@ def _existing_titles(tabular: Tabular, contents: _Contents) -> dict[str, str]:
 def _with_levels(titles: Mapping[str, str]) -> tuple[Code, ...]:
     """Codes with their level: a code is a header when another code stands below it. Short title = long title."""
     ordered = sorted(titles)
-    headers = {upper for upper, lower in zip(ordered, ordered[1:], strict=False) if lower.startswith(upper)}
+    headers = {upper for upper, lower in pairwise(ordered) if lower.startswith(upper)}
     return tuple(Code(code, code not in headers, title, title) for code, title in titles.items())
 
 
@@ -234,8 +234,8 @@ def _verify_same_codes(full: Sequence[Code], codes: Sequence[Code]) -> None:
     )
     shown = [side[first][0] if first < len(side) else "nothing" for side in (listed, billable)]
     raise ReleaseError(
-        f"the codes file has {len(listed):,} codes, the order file or tabular list {len(billable):,}; they part at line {first + 1} "
-        f"({shown[0]} against {shown[1]}): one of the two is truncated or of another release"
+        f"the codes file has {len(listed):,} codes, the order file or tabular list {len(billable):,}; they part at "
+        f"line {first + 1} ({shown[0]} against {shown[1]}): one of the two is truncated or of another release"
     )
 
 

@@ -1,0 +1,289 @@
+"""A new ICD-10-CM release -> its codes, terms and changes in the database, its files in the artifact store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmcoder_tasks.database import Database, Row, Transaction
+from llmcoder_tasks.dataset.expectations import verify_codes
+from llmcoder_tasks.errors import ArtifactMissing, ReleaseConflict
+from llmcoder_tasks.icd10cm.addenda import verify_addenda
+from llmcoder_tasks.icd10cm.changes import ChangeKind, CodeChange, Titles, compute_changes, count_changes
+from llmcoder_tasks.icd10cm.code_set import CodeTerm
+from llmcoder_tasks.icd10cm.release import Release
+from llmcoder_tasks.icd10cm.release_reader import read_release
+from llmcoder_tasks.icd10cm.source import Source, read_source
+from llmcoder_tasks.progress import record_step
+from llmcoder_tasks.records import ReleaseRef
+from llmcoder_tasks.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+_INGEST_LOCK = 0x52454C53  # "RELS": one ingest at a time, since each looks at its neighbours
+_PARTS = ("delete_code_terms", "delete_seventh_characters", "delete_code_conversions", "delete_release_files")
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What a load did: nothing (`unchanged`), or these changes against the release before."""
+
+    unchanged: bool
+    changes: Mapping[ChangeKind, int]
+
+
+def ingest_release(
+    source: str | None,
+    *,
+    release_key: str | None,
+    replace: bool,
+    storage: Storage,
+    database: Database,
+    docs_folder: Path,
+    s3_endpoint_url: str | None = None,
+) -> ReleaseRef:
+    """Read, check and load a release, in one transaction; None as source means the embedded release.
+
+    A release that is loaded already with the same content is left as it is. With other content it raises ReleaseConflict, unless
+    `replace` is set: then it is replaced, but codes and titles only while no dataset, model or coded note was made from it. A release
+    that is older than loaded ones is put in its place, and the changes of its successor are computed anew. Raises ReleaseError or
+    ExpectationsFailed for a release that cannot be trusted; database and artifact store stay as they were.
+    """
+    with record_step(database, "ingest_release", release_key or source or "embedded") as detail:
+        arrived = read_source(source, s3_endpoint_url=s3_endpoint_url)
+        release = read_release(arrived, release_key=release_key)
+        folder = f"releases/{release.release_key}"
+        loaded = _load(release, arrived, folder, storage, database, docs_folder, replace=replace)
+        _complete_manifest(release, arrived, folder, storage)
+        detail |= {"subject": release.release_key, "unchanged": loaded.unchanged, "codes": len(release.codes), **loaded.changes}
+    return ReleaseRef(key=release.release_key, uri=storage.uri_of(folder))
+
+
+def _load(
+    release: Release, arrived: Source, folder: str, storage: Storage, database: Database, docs_folder: Path, *, replace: bool
+) -> _Loaded:
+    with database.transaction() as transaction:
+        transaction.fetch_one("lock_releases", lock=_INGEST_LOCK)
+        existing = transaction.fetch_one("fetch_release", release_key=release.release_key)
+        if existing and existing["content_sha256"] == release.content_sha256:
+            logger.info("%s is loaded already with the same content: nothing to do", release.release_key)
+            return _Loaded(unchanged=True, changes={})
+        keeps_codes = bool(existing) and _verify_replaceable(transaction, release, replace=replace)
+        previous = transaction.fetch_one("find_release_before", effective_from=release.effective_from)
+        changes = _find_changes(transaction, release, previous)
+        _verify(release, previous, changes, docs_folder)
+        _write_release(transaction, release, arrived, previous, storage.uri_of(folder))
+        _write_codes(transaction, release, keeps_codes=keeps_codes)
+        _write_parts(transaction, release)
+        _write_changes(transaction, release.release_key, previous, changes)
+        _relink_successor(transaction, release)
+        _publish_originals(release, arrived, folder, storage)
+    counts = count_changes(changes.values())
+    _report(release, previous, counts)
+    return _Loaded(unchanged=False, changes=counts)
+
+
+def _verify_replaceable(transaction: Transaction, release: Release, *, replace: bool) -> bool:
+    """Whether the codes and long titles are those already loaded, so that they can stay. Raises ReleaseConflict when they may not go."""
+    key = release.release_key
+    if not replace:
+        raise ReleaseConflict(f"{key} is loaded already with other content: check the source, or ask for it to be replaced")
+    loaded = transaction.fetch_all("fetch_codes_as_columns", release_key=key)[0]
+    new = [(code.code, code.is_billable, code.long_title) for code in release.codes]
+    if new == list(zip(loaded["codes"], loaded["are_billable"], loaded["long_titles"], strict=True)):
+        return True
+    dependents = transaction.fetch_all("count_release_dependents", release_key=key)[0]
+    standing = [f"{count:,} {name}" for name, count in dependents.items() if count]
+    if standing:
+        raise ReleaseConflict(
+            f"{key} cannot be replaced by other codes or titles: {', '.join(standing)} were made from it; "
+            "load it into a new database, or remove those first"
+        )
+    return False
+
+
+def _find_changes(transaction: Transaction, release: Release, previous: Row | None) -> dict[str, CodeChange]:
+    if previous is None:
+        return {}
+    before, _ = _fetch_titles(transaction, previous["release_key"])
+    billable = {code.code: Titles(code.short_title, code.long_title) for code in release.codes if code.is_billable}
+    headers = {code.code: Titles(code.short_title, code.long_title) for code in release.codes if not code.is_billable}
+    return compute_changes(before, billable, headers)
+
+
+def _fetch_titles(transaction: Transaction, release_key: str) -> tuple[dict[str, Titles], dict[str, Titles]]:
+    """Titles of the billable codes and of the headers of a loaded release."""
+    columns = transaction.fetch_all("fetch_codes_as_columns", release_key=release_key)[0]
+    billable: dict[str, Titles] = {}
+    headers: dict[str, Titles] = {}
+    for code, is_billable, short_title, long_title in zip(*columns.values(), strict=True):
+        (billable if is_billable else headers)[code] = Titles(short_title, long_title)
+    return billable, headers
+
+
+def _verify(release: Release, previous: Row | None, changes: Mapping[str, CodeChange], docs_folder: Path) -> None:
+    """Check the changes against the addenda and the codes against the expectations."""
+    for addenda in release.addenda:
+        if previous is None or previous["billable_count"] != addenda.count_before:
+            logger.info("%s: the release it starts from is not loaded, its changes are not compared", addenda.file_name)
+            continue
+        spacing = verify_addenda(addenda, changes, release.billable_titles)
+        note = f" but for titles that changed in spacing only ({', '.join(spacing)})" if spacing else ""
+        logger.info("%s agrees with the computed changes%s", addenda.file_name, note)
+    verify_codes(
+        release.codes,
+        release_key=release.release_key,
+        previous_billable_count=previous["billable_count"] if previous else None,
+        addenda=release.addenda[0].expected_titles if release.addenda else None,
+        docs_folder=docs_folder,
+    )
+
+
+def _write_release(transaction: Transaction, release: Release, arrived: Source, previous: Row | None, uri: str) -> None:
+    transaction.execute(
+        "upsert_release",
+        {
+            "release_key": release.release_key,
+            "effective_from": release.effective_from,
+            "source": arrived.label,
+            "content_sha256": release.content_sha256,
+            "previous_release_key": previous["release_key"] if previous else None,
+            "code_count": len(release.codes),
+            "billable_count": len(release.billable_titles),
+            "uri": uri,
+        },
+    )
+
+
+def _write_codes(transaction: Transaction, release: Release, *, keeps_codes: bool) -> None:
+    """Load the codes; those that stay, because predictions may point at them, only get the new short titles."""
+    key = release.release_key
+    if keeps_codes:
+        short_titles = {
+            "codes": [code.code for code in release.codes],
+            "short_titles": [code.short_title for code in release.codes],
+        }
+        transaction.execute("update_short_titles", {"release_key": key, **short_titles})
+        return
+    transaction.execute("delete_codes", {"release_key": key})
+    transaction.copy_rows(
+        "codes",
+        ["release_key", "code", "is_billable", "short_title", "long_title", "position"],
+        ((key, *code, position) for position, code in enumerate(release.codes, start=1)),
+    )
+
+
+def _write_parts(transaction: Transaction, release: Release) -> None:
+    key = release.release_key
+    for query in _PARTS:
+        transaction.execute(query, {"release_key": key})
+    transaction.copy_rows(
+        "code_terms", ["release_key", "code", "kind", "ordinal", "term"], ((key, *row) for row in _number_terms(release.terms))
+    )
+    transaction.copy_rows(
+        "seventh_characters",
+        ["release_key", "code", "character", "meaning"],
+        ((key, *row) for row in release.seventh_characters),
+    )
+    transaction.copy_rows(
+        "code_conversions",
+        ["release_key", "code", "previous_code", "effective_from"],
+        ((key, *row) for row in release.conversions),
+    )
+    transaction.copy_rows(
+        "release_files", ["release_key", "file_name", "kind", "sha256", "row_count"], ((key, *row) for row in release.files)
+    )
+
+
+def _number_terms(terms: tuple[CodeTerm, ...]) -> Iterator[tuple[str, str, int, str]]:
+    ordinals: Counter[tuple[str, str]] = Counter()
+    for code, kind, term in terms:
+        ordinals[code, kind] += 1
+        yield code, kind, ordinals[code, kind], term
+
+
+def _write_changes(transaction: Transaction, key: str, previous: Row | None, changes: Mapping[str, CodeChange]) -> None:
+    transaction.execute("delete_code_changes", {"release_key": key})
+    if previous is not None:
+        transaction.copy_rows(
+            "code_changes",
+            ["release_key", "previous_release_key", "code", "kind", "old_title", "new_title"],
+            ((key, previous["release_key"], code, *change) for code, change in changes.items()),
+        )
+
+
+def _relink_successor(transaction: Transaction, release: Release) -> None:
+    """The next loaded release now follows this one: its changes are those against this one."""
+    successor = transaction.fetch_one("find_release_after", effective_from=release.effective_from)
+    if successor is None:
+        return
+    key = successor["release_key"]
+    before = {code.code: Titles(code.short_title, code.long_title) for code in release.codes if code.is_billable}
+    changes = compute_changes(before, *_fetch_titles(transaction, key))
+    transaction.execute("link_release", {"release_key": key, "previous_release_key": release.release_key})
+    _write_changes(transaction, key, {"release_key": release.release_key}, changes)
+    logger.info("%s now follows %s: %s", key, release.release_key, _render_counts(count_changes(changes.values())))
+
+
+def _originals_folder(release: Release, folder: str) -> str:
+    return f"{folder}/{release.content_sha256[:12]}"
+
+
+def _publish_originals(release: Release, arrived: Source, folder: str, storage: Storage) -> None:
+    """Copy the files as they came. They get a folder by content, so that a replaced release leaves the earlier copies whole."""
+    for original in arrived.originals:
+        storage.write_bytes(f"{_originals_folder(release, folder)}/{original.name}", original.data)
+
+
+def _complete_manifest(release: Release, arrived: Source, folder: str, storage: Storage) -> None:
+    """Write `release.json`, last of all; does nothing when it stands there for this content.
+
+    When an earlier run ended between its commit and this, the same call mends it.
+    """
+    key = f"{folder}/release.json"
+    try:
+        if json.loads(storage.read_bytes(key))["content_sha256"] == release.content_sha256:
+            return
+    except ArtifactMissing:
+        pass
+    _publish_originals(release, arrived, folder, storage)
+    manifest: dict[str, Any] = {
+        "release_key": release.release_key,
+        "effective_from": release.effective_from.isoformat(),
+        "source": arrived.label,
+        "content_sha256": release.content_sha256,
+        "code_count": len(release.codes),
+        "billable_count": len(release.billable_titles),
+        "originals": [
+            {
+                "key": f"{_originals_folder(release, folder)}/{original.name}",
+                "bytes": len(original.data),
+                "sha256": hashlib.sha256(original.data).hexdigest(),
+            }
+            for original in arrived.originals
+        ],
+        "files": [record._asdict() for record in release.files],
+    }
+    storage.write_bytes(key, json.dumps(manifest, indent=2).encode())
+
+
+def _report(release: Release, previous: Row | None, counts: Mapping[ChangeKind, int]) -> None:
+    against = f"; against {previous['release_key']}: {_render_counts(counts)}" if previous else "; the first release here"
+    logger.info(
+        "%s loaded: %s codes, %s of them billable, %s terms%s",
+        release.release_key,
+        f"{len(release.codes):,}",
+        f"{len(release.billable_titles):,}",
+        f"{len(release.terms):,}",
+        against,
+    )
+
+
+def _render_counts(counts: Mapping[ChangeKind, int]) -> str:
+    return ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in counts.items())
