@@ -1,0 +1,457 @@
+"""A noisy channel: how clinicians write, back to the words of a release.
+
+A token that the release knows stays as it is. Any other token gets candidates from an abbreviation lexicon, truncation (`unspec.`),
+dropped vowels (`encntr`), sound and spelling variants (`oedema`), and edits (`fractuer`); the sentence's most probable path through the candidates wins, by
+how often words follow each other in the release's titles.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import zip_longest
+
+_TOKEN = re.compile(r"[^\W\d_]{1,2}/[^\W\d_]{0,2}(?![^\W_])|[^\W_]+(?:['’][^\W_]+)*")
+_VOWELS = str.maketrans("", "", "aeiou")
+_SOUNDS = (
+    ("ph", "f"), ("ae", "e"), ("oe", "e"), ("ou", "o"), ("our", "or"), ("th", "t"), ("rh", "r"), ("ck", "k"), ("qu", "k"), ("x", "ks"),
+    ("ce", "se"), ("ci", "si"), ("cy", "si"), ("c", "k"), ("y", "i"), ("z", "s"), ("ie", "i"), ("ei", "i"),
+)  # fmt: skip
+
+# The frame of a sentence about a condition. A capitalised stranger before one of the verbs is somebody's name.
+SUBJECT_VERBS = frozenset(
+    [
+        "has",
+        "had",
+        "have",
+        "is",
+        "was",
+        "were",
+        "developed",
+        "presents",
+        "presented",
+        "came",
+        "reports",
+        "reported",
+        "suffers",
+        "suffered",
+        "received",
+        "underwent",
+        "complains",
+        "complained",
+        "experienced",
+        "experiences",
+        "denies",
+        "visited",
+        "needs",
+        "sustained",
+        "shows",
+        "showed",
+        "exhibits",
+        "exhibited",
+        "attended",
+        "requires",
+    ]
+)
+FRAME_WORDS = SUBJECT_VERBS | frozenset(
+    ["he", "she", "her", "hers", "his", "him", "they", "their", "who", "whose", "patient", "patients", "pt", "been", "being"]
+)
+
+LONGEST_TOKEN = 48
+"""Longer tokens are no words: they are left alone, so that a page of noise costs no time."""
+
+MOST_CANDIDATES = 12
+
+# Prices in natural log units, beside the -log probability of the words themselves.
+UNKNOWN_WORD = 5.0
+SHORT_FORM_OF_KNOWN_WORD = 4.0
+REAL_WORD_ERROR = 5.0
+
+LONGEST_AMBIGUOUS_SHORT_FORM = 4
+"""A known word of more letters (sequelae) means itself, whatever the lexicon says it may be short for."""
+
+RARE_WORD = 20
+"""A known word that occurs more often than this is never taken for a slip of another one."""
+
+# What people write around a condition: never "corrected" into a word of a title that looks alike (patient, patent).
+NARRATIVE_WORDS = frozenset(
+    [
+        "a",
+        "about",
+        "after",
+        "again",
+        "all",
+        "also",
+        "an",
+        "any",
+        "are",
+        "as",
+        "at",
+        "back",
+        "be",
+        "been",
+        "before",
+        "being",
+        "but",
+        "by",
+        "came",
+        "can",
+        "case",
+        "chart",
+        "clinic",
+        "complained",
+        "complaining",
+        "complains",
+        "consistent",
+        "currently",
+        "day",
+        "days",
+        "denied",
+        "denies",
+        "developed",
+        "diagnosed",
+        "did",
+        "discharged",
+        "do",
+        "does",
+        "done",
+        "due",
+        "during",
+        "evaluated",
+        "experienced",
+        "experiencing",
+        "female",
+        "following",
+        "for",
+        "found",
+        "from",
+        "gave",
+        "getting",
+        "had",
+        "has",
+        "have",
+        "having",
+        "he",
+        "her",
+        "here",
+        "hers",
+        "him",
+        "his",
+        "if",
+        "into",
+        "is",
+        "it",
+        "its",
+        "just",
+        "last",
+        "lives",
+        "lot",
+        "made",
+        "male",
+        "man",
+        "may",
+        "me",
+        "men",
+        "month",
+        "months",
+        "most",
+        "mr",
+        "mrs",
+        "much",
+        "my",
+        "new",
+        "no",
+        "noted",
+        "now",
+        "old",
+        "on",
+        "one",
+        "our",
+        "out",
+        "over",
+        "patient",
+        "patients",
+        "please",
+        "pt",
+        "presented",
+        "presenting",
+        "presents",
+        "reported",
+        "reporting",
+        "reports",
+        "said",
+        "saw",
+        "see",
+        "seen",
+        "she",
+        "show",
+        "showed",
+        "shows",
+        "since",
+        "so",
+        "some",
+        "suffered",
+        "suffering",
+        "suffers",
+        "than",
+        "that",
+        "the",
+        "their",
+        "them",
+        "then",
+        "there",
+        "these",
+        "they",
+        "this",
+        "those",
+        "though",
+        "time",
+        "today",
+        "told",
+        "took",
+        "treated",
+        "two",
+        "until",
+        "up",
+        "us",
+        "very",
+        "visit",
+        "was",
+        "we",
+        "week",
+        "weeks",
+        "well",
+        "went",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "while",
+        "who",
+        "whose",
+        "will",
+        "woman",
+        "year",
+        "years",
+        "yesterday",
+        "you",
+        "your",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a text: its folded form, and where it stands (character offsets, end exclusive)."""
+
+    folded: str
+    start: int
+    end: int
+    has_point: bool = False
+    is_capitalised: bool = False
+
+
+def fold(text: str) -> str:
+    """Lower case without diacritics and apostrophes: `Ménière’s` is `menieres`."""
+    if text.isascii():
+        return text.lower().replace("'", "")
+    decomposed = unicodedata.normalize("NFKD", text)
+    return "".join(char for char in decomposed if char.isalnum() or char == "/").lower()
+
+
+def split_tokens(text: str) -> list[Token]:
+    """Tokens of a text in order. Punctuation, emoji and control characters separate tokens and are none themselves."""
+    return [
+        Token(fold(match[0]), match.start(), match.end(), text[match.end() : match.end() + 1] == ".", match[0][0].isupper())
+        for match in _TOKEN.finditer(text)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Words that a token may stand for, and the price of the change (natural log units, 0 for no change)."""
+
+    words: tuple[str, ...]
+    cost: float
+
+
+class Vocabulary:
+    """The words of a release's titles and terms with how often they occur, alone and side by side."""
+
+    def __init__(self, texts: Iterable[Sequence[str]]) -> None:
+        """`texts` are lists of folded words."""
+        self.counts: Counter[str] = Counter()
+        pairs: Counter[tuple[str, str]] = Counter()
+        for words in texts:
+            self.counts.update(words)
+            pairs.update(zip(words, words[1:], strict=False))
+        self.total = sum(self.counts.values())
+        self._pairs = pairs
+
+    def __contains__(self, word: str) -> bool:
+        return word in self.counts
+
+    def price(self, word: str) -> float:
+        """-log probability of a word, add-one smoothed."""
+        return -math.log((self.counts[word] + 0.5) / (self.total + 1.0))
+
+    def price_after(self, previous: str, word: str) -> float:
+        """-log probability of a word after another one; falls back on the word alone (Jelinek-Mercer, equal weights)."""
+        before = self.counts[previous]
+        follows = self._pairs[previous, word] / before if before else 0.0
+        return -math.log(0.5 * follows + 0.5 * (self.counts[word] + 0.5) / (self.total + 1.0))
+
+
+class Normaliser:
+    """Rewrites texts in the words of a vocabulary. Pure: the same text always gives the same words."""
+
+    def __init__(self, vocabulary: Vocabulary, abbreviations: Mapping[str, Sequence[str]]) -> None:
+        """`abbreviations` maps a short form (folded, without point) to what it may stand for, each one or several words."""
+        self.vocabulary = vocabulary
+        self._abbreviations = {
+            short: tuple(tuple(token.folded for token in split_tokens(long)) for long in longs)
+            for short, longs in abbreviations.items()
+        }
+        self._sorted = sorted(word for word in vocabulary.counts if len(word) > 2)
+        self._by_skeleton: dict[str, list[str]] = defaultdict(list)
+        self._by_sound: dict[str, list[str]] = defaultdict(list)
+        self._by_ends: dict[tuple[str, str], list[str]] = defaultdict(list)
+        self._by_deletion: dict[str, list[str]] = defaultdict(list)
+        for word in self._sorted:
+            if word.isdigit():
+                continue
+            self._by_skeleton[_skeleton(word)].append(word)
+            self._by_sound[_sound(word)].append(word)
+            self._by_ends[word[0], word[-1]].append(word)
+            for shorter in _deletions(word):
+                self._by_deletion[shorter].append(word)
+        self.candidates = lru_cache(maxsize=200_000)(self._candidates)
+
+    def normalise(self, tokens: Sequence[Token]) -> list[tuple[str, ...]]:
+        """For each token the words it stands for (itself when nothing better is known), by the cheapest path (Viterbi)."""
+        return self._cheapest_path(
+            [
+                (Candidate((token.folded,), 0.0),)
+                if self._is_name(token, following)
+                else self.candidates(token.folded, token.has_point)
+                for token, following in zip_longest(tokens, tokens[1:])
+            ]
+        )
+
+    def _is_name(self, token: Token, following: Token | None) -> bool:
+        return (
+            token.is_capitalised
+            and following is not None
+            and following.folded in SUBJECT_VERBS
+            and token.folded not in self.vocabulary
+        )
+
+    def _cheapest_path(self, lattice: Sequence[tuple[Candidate, ...]]) -> list[tuple[str, ...]]:
+        costs = [0.0]
+        ends: list[str] = [""]
+        history: list[list[int]] = []
+        for options in lattice:
+            back: list[int] = []
+            new_costs: list[float] = []
+            for option in options:
+                prices = [cost + self.vocabulary.price_after(end, option.words[0]) for cost, end in zip(costs, ends, strict=True)]
+                best = min(range(len(prices)), key=prices.__getitem__)
+                inside = sum(self.vocabulary.price_after(*pair) for pair in zip(option.words, option.words[1:], strict=False))
+                back.append(best)
+                new_costs.append(prices[best] + inside + option.cost)
+            history.append(back)
+            costs, ends = new_costs, [option.words[-1] for option in options]
+        state = min(range(len(costs)), key=costs.__getitem__)
+        path: list[tuple[str, ...]] = []
+        for options, back in zip(reversed(lattice), reversed(history), strict=True):
+            path.append(options[state].words)
+            state = back[state]
+        return path[::-1]
+
+    def _candidates(self, token: str, has_point: bool) -> tuple[Candidate, ...]:
+        known = token in self.vocabulary
+        expanded = self._expand(token, SHORT_FORM_OF_KNOWN_WORD if known and not has_point else 0.0)
+        if known and len(token) > LONGEST_AMBIGUOUS_SHORT_FORM:
+            expanded = []
+        unchanged = Candidate((token,), 0.0 if known else UNKNOWN_WORD)
+        if expanded and not known:
+            return tuple(expanded)
+        if len(token) < 2 or len(token) > LONGEST_TOKEN or token in NARRATIVE_WORDS or not token.isalpha():
+            return (unchanged, *expanded)
+        if known and self.vocabulary.counts[token] > RARE_WORD:
+            return (unchanged, *expanded)
+        found: dict[str, float] = {}
+        for word, cost in self._misspelt(token) if known else self._variants(token, has_point):
+            found[word] = min(cost + (REAL_WORD_ERROR if known else 0.0), found.get(word, math.inf))
+        ranked = sorted(found, key=lambda word: (found[word] + self.vocabulary.price(word), word))[:MOST_CANDIDATES]
+        return (unchanged, *expanded, *(Candidate((word,), found[word]) for word in ranked))
+
+    def _expand(self, token: str, cost: float) -> list[Candidate]:
+        return [Candidate(words, cost) for words in self._abbreviations.get(token, ())]
+
+    def _variants(self, token: str, has_point: bool) -> Iterable[tuple[str, float]]:
+        yield from self._truncated(token, has_point)
+        for word in self._by_skeleton.get(_skeleton(token), ()):
+            if len(token) > 2 and _is_subsequence(token, word):
+                yield word, 1.5 + 0.5 * (len(word) - len(token))
+        for word in self._by_ends.get((token[0], token[-1]), ()):
+            if 2 < len(token) < len(word) <= 3 * len(token) and _is_subsequence(token, word):
+                yield word, 3.0 + 0.7 * (len(word) - len(token))
+        yield from ((word, 2.5) for word in self._by_sound.get(_sound(token), ()))
+        yield from self._misspelt(token)
+
+    def _truncated(self, token: str, has_point: bool) -> Iterable[tuple[str, float]]:
+        """Words that begin with the token: likelier with a point, and with a longer token."""
+        if len(token) < (2 if has_point else 3):
+            return
+        cost = (1.0 if len(token) > 2 else 4.0) if has_point else 5.0
+        for index in range(bisect_left(self._sorted, token), len(self._sorted)):
+            word = self._sorted[index]
+            if not word.startswith(token):
+                return
+            yield word, cost
+
+    def _misspelt(self, token: str) -> Iterable[tuple[str, float]]:
+        from rapidfuzz.distance import OSA
+
+        if len(token) < 3:
+            return
+        near = set(self._by_deletion.get(token, ()))
+        for shorter in _deletions(token):
+            near.update(self._by_deletion.get(shorter, ()))
+            if shorter in self.vocabulary:
+                near.add(shorter)
+        limit = 1 if len(token) < 6 else 2
+        for word in near:
+            distance = OSA.distance(token, word, score_cutoff=limit)
+            if distance <= limit:
+                yield word, 4.0 * distance + (0.0 if word[0] == token[0] else 2.0)
+
+
+def _skeleton(word: str) -> str:
+    """First letter and the consonants after it, doubles once: `encounter` and `encntr` are both `encntr`."""
+    letters = word[0] + word[1:].translate(_VOWELS)
+    return re.sub(r"(.)\1", r"\1", letters)
+
+
+def _is_subsequence(short: str, word: str) -> bool:
+    letters = iter(word)
+    return all(letter in letters for letter in short)
+
+
+def _sound(word: str) -> str:
+    """A key that spellings of one sound share: `haemorrhage` and `hemorhage`."""
+    for spelling, sound in _SOUNDS:
+        word = word.replace(spelling, sound)
+    return re.sub(r"(.)\1", r"\1", word)
+
+
+def _deletions(word: str) -> set[str]:
+    return {word[:index] + word[index + 1 :] for index in range(len(word))}
