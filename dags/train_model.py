@@ -1,0 +1,153 @@
+"""
+### A dataset → two stages of training → scorecard → verdict → the model in service
+
+Starts by itself when `build_dataset` has stored a dataset; the partition key of the run is the dataset id. A run by hand needs the
+partition key, or the param `dataset_id`. Training holds the one slot of the pool `gpu_pool` and the queue `gpu`. A model that the gate does not
+promote stays out of service, and `check_verdict` says why. With approval required, `approve` waits for a person under *Required Actions*.
+
+### On failure
+
+- **TrainingError**: the end of the training log stands above. Clear the task: training resumes from its last checkpoint.
+- **RecipeError**: the recipe names an unknown key or value; the message names the nearest known one.
+- **ModelError**: a model folder is incomplete or altered. Clear the stage that wrote it.
+- **EvaluationError**: the suites cannot be judged, mostly a dataset that another version wrote. Run `build_dataset` again.
+- **check_verdict is skipped**: not a failure. The log has the verdict and its reasons.
+- **PromotionError, PointerMoved**: another model went into service in the meantime. Clear `judge_model`, so that the gate compares with that one.
+- **DatabaseUnreachable, StorageUnreachable**: retried by itself; `llmcoder status` says which service is down.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import Param, PartitionedAssetTimetable, dag
+from llmcoder_approval import PromotionApproval, describe_verdict, name_of, require_promote
+from llmcoder_assets import DATASET, PROMOTED_MODEL
+from llmcoder_task import GPU, TASK_DEFAULTS, llmcoder_task, require_key
+
+from llmcoder_tasks.connections import connect
+from llmcoder_tasks.records import DatasetRef, ModelRef, ScorecardRef, VerdictRef
+from llmcoder_tasks.settings import Settings
+
+SETTINGS = Settings.from_environment()
+
+
+def train_stage(stage: str, dataset: dict[str, str], base: dict[str, str] | None, recipe: str) -> ModelRef:
+    """Train one stage of a recipe; stage two starts from `base`."""
+    from llmcoder_tasks.model.recipe import load_recipe
+    from llmcoder_tasks.steps.train_model import train_model
+
+    stores = connect()
+    return train_model(
+        DatasetRef(**dataset),
+        recipe=load_recipe(recipe),
+        stage=stage,
+        base=ModelRef(**base) if base else None,
+        storage=stores.storage,
+        database=stores.database,
+        work_folder=stores.settings.home / "work",
+        processes=stores.settings.training_processes,
+    )
+
+
+def describe(verdict: dict[str, str]) -> str:
+    """What the person who approves is shown."""
+    return describe_verdict(connect().database, verdict["verdict_id"])
+
+
+def record(verdict: dict[str, str], approved: bool, answered_by: str) -> None:
+    """Keep a person's answer."""
+    from llmcoder_tasks.steps.record_approval import record_approval
+
+    record_approval(VerdictRef(**verdict), approved=approved, answered_by=answered_by, database=connect().database)
+
+
+@dag(
+    schedule=PartitionedAssetTimetable(assets=DATASET),
+    params={
+        "dataset_id": Param(None, type=["null", "string"], description="Dataset of a run by hand."),
+        "recipe": Param(SETTINGS.recipe, type="string", minLength=1, description="A recipe of llmcoder_tasks/recipes, or a YAML file."),
+        "evaluation_limit": Param(1000, type="integer", minimum=1, description="Test items for each scenario."),
+        "approval": Param(
+            "required" if SETTINGS.approval_required else "off",
+            enum=["required", "off"],
+            description="Whether a person has to approve before the model goes into service.",
+        ),
+    },
+    default_args=TASK_DEFAULTS,
+    max_active_runs=1,
+    tags=["llmcoder", "model"],
+    doc_md=__doc__,
+)
+def train_model() -> None:
+    @llmcoder_task()
+    def find_dataset(*, dag_run: Any = None, params: Any = None) -> Any:
+        key = require_key(dag_run, params, "dataset_id")
+        return DatasetRef(key, connect().storage.uri_of(f"datasets/{key}"))
+
+    @llmcoder_task(execution_timeout=timedelta(days=2), **GPU)
+    def train_stage_one(dataset: dict[str, str], *, params: Any = None) -> Any:
+        return train_stage("stage_one", dataset, None, params["recipe"])
+
+    @llmcoder_task(execution_timeout=timedelta(days=2), **GPU)
+    def train_stage_two(dataset: dict[str, str], base: dict[str, str], *, params: Any = None) -> Any:
+        return train_stage("stage_two", dataset, base, params["recipe"])
+
+    @llmcoder_task(task_id="fit_coder", execution_timeout=timedelta(hours=6), **GPU)
+    def fit(model: dict[str, str], dataset: dict[str, str]) -> Any:
+        from llmcoder_tasks.steps.fit_coder import fit_coder
+
+        stores = connect()
+        cache_folder = stores.settings.home / "cache"
+        return fit_coder(
+            ModelRef(**model), DatasetRef(**dataset), storage=stores.storage, database=stores.database, cache_folder=cache_folder
+        )
+
+    @llmcoder_task(task_id="evaluate_model", execution_timeout=timedelta(hours=6), **GPU)
+    def evaluate(model: dict[str, str], dataset: dict[str, str], *, params: Any = None) -> Any:
+        from llmcoder_tasks.steps.evaluate_model import evaluate_model
+
+        stores = connect()
+        return evaluate_model(
+            ModelRef(**model),
+            DatasetRef(**dataset),
+            storage=stores.storage,
+            database=stores.database,
+            cache_folder=stores.settings.home / "cache",
+            limit=params["evaluation_limit"],
+        )
+
+    @llmcoder_task(task_id="judge_model")
+    def judge(scorecard: dict[str, str]) -> Any:
+        from llmcoder_tasks.evaluation.gate import load_gate
+        from llmcoder_tasks.steps.judge_model import judge_model
+
+        stores = connect()
+        return judge_model(ScorecardRef(**scorecard), gate=load_gate(), storage=stores.storage, database=stores.database)
+
+    @llmcoder_task()
+    def check_verdict(verdict: dict[str, str]) -> Any:
+        require_promote(connect().database, verdict["verdict_id"])
+        return verdict
+
+    @llmcoder_task(task_id="promote_model", outlets=[PROMOTED_MODEL], trigger_rule="none_failed_min_one_success")
+    def promote(verdict: dict[str, str], approval: dict[str, Any] | None, *, outlet_events: Any = None) -> Any:
+        from llmcoder_tasks.steps.promote_model import promote_model
+
+        stores = connect()
+        promoted_by = name_of(approval["responded_by_user"]) if approval else "the gate, approval off"
+        model = promote_model(VerdictRef(**verdict), promoted_by=promoted_by, storage=stores.storage, database=stores.database)
+        outlet_events[PROMOTED_MODEL].add_partitions(model.model_id)
+        return model
+
+    dataset = find_dataset()
+    model = fit(train_stage_two(dataset, train_stage_one(dataset)), dataset)
+    verdict = check_verdict(judge(evaluate(model, dataset)))
+    approve = PromotionApproval(
+        task_id="approve", verdict=verdict, required="{{ params.approval }}", describe=describe, record=record, execution_timeout=None
+    )
+    promote(verdict, approve.output)
+
+
+train_model()
