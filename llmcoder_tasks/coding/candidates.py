@@ -8,7 +8,7 @@ small vocabulary: the n-grams are compared once, word by word, and a search is o
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,9 @@ WEAKEST_KINSHIP = 0.4
 """Two words with a smaller n-gram cosine count as strangers: this keeps the word matrix sparse."""
 
 BATCH = 64
+
+REMEMBERED = 5_000
+"""How many answers are kept: notes repeat the same phrases."""
 
 FRAME_WEIGHT = 0.3
 """What a word of the sentence around a condition counts (`patient`, `has`), where titles hold it too."""
@@ -63,6 +66,7 @@ class CandidateIndex:
         self.documents: list[Document] = list_documents(code_set)
         token_lists = [[token.folded for token in split_tokens(document.text)] for document in self.documents]
         self._document_words = token_lists
+        self._memory: OrderedDict[tuple[str, int], list[Candidate]] = OrderedDict()
         vocabulary = Vocabulary(token_lists)
         self.normaliser = Normaliser(vocabulary, abbreviations)
         self._word_ids = {word: number for number, word in enumerate(vocabulary.counts)}
@@ -95,6 +99,12 @@ class CandidateIndex:
         """The weight of all words of a query: their rarity, and the mean rarity for a word that the release does not know."""
         return sum(self._weigh_word(word) for words in query.words for word in words)
 
+    def share_known(self, query: Query) -> float:
+        """The share of a query's weight in words that the release knows, in [0, 1]."""
+        weights = [(self._weigh_word(word), word in self._word_ids) for words in query.words for word in words]
+        total = sum(weight for weight, _ in weights)
+        return sum(weight for weight, known in weights if known) / total if total else 0.0
+
     def _weigh_word(self, word: str) -> float:
         number = self._word_ids.get(word)
         if word in FRAME_WORDS or (number is None and word in NARRATIVE_WORDS):
@@ -103,14 +113,26 @@ class CandidateIndex:
 
     def search(self, queries: Sequence[Query], k: int = 20) -> list[list[Candidate]]:
         """For each query up to `k` candidates, best first; none when it shares no word with the release."""
-        distinct = {query.text: query for query in queries}
-        found: dict[str, list[Candidate]] = {}
-        batch = list(distinct.items())
-        for start in range(0, len(batch), BATCH):
-            part = batch[start : start + BATCH]
-            for (text, _), candidates in zip(part, self._search([query for _, query in part], k), strict=True):
-                found[text] = candidates
+        wanted = {query.text: query for query in queries}
+        found = {text: kept for text in wanted if (kept := self._recall(text, k)) is not None}
+        missing = [query for text, query in wanted.items() if text not in found]
+        for start in range(0, len(missing), BATCH):
+            batch = missing[start : start + BATCH]
+            for query, candidates in zip(batch, self._search(batch, k), strict=True):
+                found[query.text] = candidates
+                self._remember(query.text, k, candidates)
         return [found[query.text] for query in queries]
+
+    def _recall(self, text: str, k: int) -> list[Candidate] | None:
+        kept = self._memory.get((text, k))
+        if kept is not None:
+            self._memory.move_to_end((text, k))
+        return kept
+
+    def _remember(self, text: str, k: int, candidates: list[Candidate]) -> None:
+        self._memory[text, k] = candidates
+        if len(self._memory) > REMEMBERED:
+            self._memory.popitem(last=False)
 
     def _search(self, queries: Sequence[Query], k: int) -> Iterator[list[Candidate]]:
 

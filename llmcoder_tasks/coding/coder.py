@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from llmcoder_tasks.coding.candidates import Candidate, CandidateIndex, Query
-from llmcoder_tasks.coding.phrases import CUT_PRICE, Span, WrittenCode, choose_cuts, find_written_codes, list_spans, split_pieces
+from llmcoder_tasks.coding.calibration import NO_AUTO_ACCEPT
+from llmcoder_tasks.coding.candidates import Candidate, CandidateIndex
+from llmcoder_tasks.coding.coder_fit import CODER_NAME, CoderFit
+from llmcoder_tasks.coding.combination import Judged, describe, rank, score, share_confidence
+from llmcoder_tasks.coding.phrases import ConditionFinder, Span, WrittenCode, find_written_codes
 from llmcoder_tasks.dataset.lexicon import load_lexicon
+from llmcoder_tasks.errors import ModelError
 from llmcoder_tasks.records import CodePrediction, Decision
 
 if TYPE_CHECKING:
@@ -22,14 +26,12 @@ if TYPE_CHECKING:
 TextKind = Literal["phrase", "note"]
 
 CANDIDATES = 20
-CLEAR_SIMILARITY = 0.97
-"""A whole text that is so like one title is one condition: nothing is cut."""
 
 LEAST_SIMILARITY = 0.3
 """A text less like every title names no condition of the release."""
 
-NO_AUTO_ACCEPT = 1.01
-"""The threshold of a coder without calibration: no confidence reaches it, so a person sees every code."""
+LEXICAL_WEIGHT = 100.0
+"""How sharply similarity alone tells alternatives apart, before a weight is fitted."""
 
 
 class CodeScorer(Protocol):
@@ -44,6 +46,7 @@ class ScoredCode:
     """A billable code for a phrase: how sure it is, in [0, 1], and why.
 
     `similarity` is that of `matched`, the nearest title or term; `log_probability` the language model's, where one was asked.
+    Without a `coder.json` the confidence is the similarity, which is no probability, and nothing is accepted without a person.
     """
 
     code: str
@@ -54,21 +57,49 @@ class ScoredCode:
 
 
 class Coder:
-    """Codes texts under one release."""
+    """Codes texts under one release: by words alone, or together with a language model."""
 
-    def __init__(self, code_set: CodeSet, *, index: CandidateIndex | None = None) -> None:
+    def __init__(
+        self,
+        code_set: CodeSet,
+        *,
+        index: CandidateIndex | None = None,
+        model: CodeScorer | None = None,
+        fit: CoderFit | None = None,
+    ) -> None:
+        """Building the index takes seconds; pass one where several coders share a release."""
         self.code_set = code_set
         self.index = index or CandidateIndex(code_set, load_lexicon().terms_by_form)
-        self.auto_threshold = NO_AUTO_ACCEPT
+        self.model = model
+        self.fit = fit
+        self._conditions = ConditionFinder(self.index)
 
     @classmethod
-    def open(cls, model_folder: Path, code_set: CodeSet) -> Coder:
-        """The coder of a model folder with its `coder.json`, under a release. Raises ModelError."""
-        return cls(code_set)
+    def open(cls, model_folder: Path, code_set: CodeSet, *, fit: CoderFit | None = None) -> Coder:
+        """The coder of a model folder, under a release.
+
+        `fit` stands in for the folder's `coder.json` where the model is not published yet. Raises ModelError when the folder holds
+        no usable model or neither is there.
+        """
+        from llmcoder_tasks.model.local import LocalModel
+
+        if fit is None:
+            path = model_folder / CODER_NAME
+            if not path.is_file():
+                raise ModelError(f"{model_folder} has no {CODER_NAME}: run `llmcoder fit-coder` before this model codes")
+            fit = CoderFit.parse(path.read_bytes())
+        return cls(code_set, model=LocalModel.load(model_folder), fit=fit)
+
+    @property
+    def auto_threshold(self) -> float:
+        """The confidence from which a code passes without a person."""
+        if self.fit is None:
+            return NO_AUTO_ACCEPT
+        return (self.fit.lexical if self.model is None else self.fit.together).threshold.value
 
     def code_phrases(self, texts: Sequence[str]) -> list[tuple[ScoredCode, ...]]:
         """For each text, taken as one condition, its likeliest codes, best first; nothing where it names no condition."""
-        return [self._score(candidates) for candidates in self._search(texts)]
+        return self._code_phrases(texts, self.model)
 
     def code_text(self, text: str, kind: TextKind = "phrase") -> tuple[CodePrediction, ...]:
         """The codes of a phrase (one or several conditions) or of a whole note, with evidence offsets into `text`."""
@@ -76,39 +107,92 @@ class Coder:
             from llmcoder_tasks.coding.notes import code_note
 
             return code_note(self, text)
-        return self._code_texts([text])[0]
+        return self.code_texts([text])[0]
+
+    def code_texts(self, texts: Sequence[str]) -> list[tuple[CodePrediction, ...]]:
+        """For each text, of one or several conditions, its codes in order of mention, each once."""
+        return self._code_texts(texts, self.model)
 
     def predict_lexical(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
-        """The codes of each text by its words alone, without a language model, in order of mention."""
-        return [tuple(prediction.code for prediction in predictions) for predictions in self._code_texts(texts)]
+        """The codes of each text by its words alone, in order of mention."""
+        return _list_codes(self._code_texts(texts, None))
 
-    def _score(self, candidates: Sequence[Candidate]) -> tuple[ScoredCode, ...]:
+    def predict_together(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
+        """The codes of each text by its words and the language model, in order of mention. Raises ModelError without a model."""
+        if self.model is None:
+            raise ModelError("this coder has no language model: open it with Coder.open")
+        return _list_codes(self._code_texts(texts, self.model))
+
+    def judge(self, texts: Sequence[str], model: CodeScorer | None) -> list[Judged]:
+        """The candidates of each text with what speaks for each; a text that is a title word for word is not put to the model."""
+        queries = [self.index.read(text) for text in texts]
+        found = [
+            candidates if candidates and candidates[0].similarity >= LEAST_SIMILARITY else []
+            for candidates in self.index.search(queries, CANDIDATES)
+        ]
+        values = self._ask(model, texts, found)
+        return [
+            Judged(candidates, value, self.index.share_known(query))
+            for query, candidates, value in zip(queries, found, values, strict=True)
+        ]
+
+    def _ask(
+        self, model: CodeScorer | None, texts: Sequence[str], found: Sequence[Sequence[Candidate]]
+    ) -> list[Sequence[float] | None]:
+        values: list[Sequence[float] | None] = [None] * len(texts)
+        rows = [row for row, candidates in enumerate(found) if candidates and not is_literal(candidates)]
+        if model is not None and rows:
+            answers = model.score([texts[row] for row in rows], [[item.code for item in found[row]] for row in rows])
+            for row, answer in zip(rows, answers, strict=True):
+                values[row] = answer
+        return values
+
+    def _code_phrases(self, texts: Sequence[str], model: CodeScorer | None) -> list[tuple[ScoredCode, ...]]:
+        distinct = list(dict.fromkeys(texts))
+        answers = dict(zip(distinct, map(self._answer, self.judge(distinct, model)), strict=True))
+        return [answers[text] for text in texts]
+
+    def _answer(self, judged: Judged) -> tuple[ScoredCode, ...]:
+        if not judged.candidates:
+            return ()
+        weight = self.fit.weight if self.fit else LEXICAL_WEIGHT
+        order = rank(judged, weight)
+        scores = score(judged, weight)
+        confidences = share_confidence(self._estimate(judged, order[0]), [scores[position] for position in order])
         return tuple(
-            ScoredCode(candidate.code, candidate.similarity, candidate.similarity, candidate.matched) for candidate in candidates
+            ScoredCode(
+                judged.candidates[position].code,
+                confidence,
+                judged.candidates[position].similarity,
+                judged.candidates[position].matched,
+                judged.log_probabilities[position] if judged.log_probabilities is not None else None,
+            )
+            for position, confidence in zip(order, confidences, strict=True)
         )
 
-    def _search(self, texts: Sequence[str]) -> list[list[Candidate]]:
-        found = self.index.search([self.index.read(text) for text in texts], CANDIDATES)
-        return [candidates if candidates and candidates[0].similarity >= LEAST_SIMILARITY else [] for candidates in found]
+    def _estimate(self, judged: Judged, chosen: int) -> float:
+        if self.fit is None:
+            return judged.candidates[chosen].similarity
+        calibration = self.fit.lexical if judged.log_probabilities is None else self.fit.together
+        return calibration.estimate(describe(judged, chosen))
 
-    def _code_texts(self, texts: Sequence[str]) -> list[tuple[CodePrediction, ...]]:
-        conditions = self._find_conditions(texts)
+    def _code_texts(self, texts: Sequence[str], model: CodeScorer | None) -> list[tuple[CodePrediction, ...]]:
+        written = [find_written_codes(text, self.code_set.titles) for text in texts]
+        conditions = self._conditions.find(texts, written)
         phrases = [text[span.start : span.end] for text, spans in zip(texts, conditions, strict=True) for span in spans]
-        answers = iter(self.code_phrases(phrases))
+        answers = iter(self._code_phrases(phrases, model))
         results = []
-        for text, spans in zip(texts, conditions, strict=True):
-            written = find_written_codes(text, self.code_set.titles)
+        for spans, codes in zip(conditions, written, strict=True):
             found: dict[str, CodePrediction] = {}
             for span in spans:
-                for prediction in self._predict(
-                    span, next(answers), [code for code in written if span.start <= code.start < span.end]
-                ):
+                inside = [code for code in codes if span.start <= code.start < span.end]
+                for prediction in self._predict(span, next(answers), inside):
                     found.setdefault(prediction.code, prediction)
             results.append(tuple(found.values()))
         return results
 
     def _predict(self, span: Span, answer: Sequence[ScoredCode], written: Sequence[WrittenCode]) -> list[CodePrediction]:
-        """The predictions of one condition: the codes it names itself, else the best of its words."""
+        """The predictions of one condition: the codes that it names itself, else the best code for its words."""
         if written:
             return [self._prediction(code.code, 1.0, Span(code.start, code.end)) for code in written]
         return [self._prediction(answer[0].code, answer[0].confidence, span)] if answer else []
@@ -117,34 +201,11 @@ class Coder:
         decision: Decision = "auto" if confidence >= self.auto_threshold else "review"
         return CodePrediction(code, self.code_set.titles[code], round(confidence, 4), decision, span.start, span.end)
 
-    def _find_conditions(self, texts: Sequence[str]) -> list[list[Span]]:
-        """Where each text names a condition, in order."""
-        groups = [split_pieces(text) for text in texts]
-        wholes = [Span(group[0].start, group[-1].end) for pieces in groups for group in pieces]
-        owners = [text for text, pieces in zip(texts, groups, strict=True) for _ in pieces]
-        clear = self._measure([text[whole.start : whole.end] for text, whole in zip(owners, wholes, strict=True)])
-        flat = [group for pieces in groups for group in pieces]
-        open_spans = [
-            list_spans(group) if len(group) > 1 and similarity < CLEAR_SIMILARITY else []
-            for group, (similarity, _) in zip(flat, clear, strict=True)
-        ]
-        phrases = [text[span.start : span.end] for text, spans in zip(owners, open_spans, strict=True) for span in spans]
-        measured = iter(self._measure(phrases))
-        chosen = iter(
-            [
-                self._cut(group, {span: next(measured) for span in spans}) if spans else [whole]
-                for group, spans, whole in zip(flat, open_spans, wholes, strict=True)
-            ]
-        )
-        return [[span for _ in pieces for span in next(chosen)] for pieces in groups]
 
-    def _cut(self, pieces: Sequence[Span], measured: dict[Span, tuple[float, float]]) -> list[Span]:
-        return choose_cuts(pieces, lambda span: measured[span][0] * measured[span][1], CUT_PRICE * self.index.mean_weight)
+def is_literal(candidates: Sequence[Candidate]) -> bool:
+    """Whether the text is one title or term word for word, and no other: no model need be asked."""
+    return candidates[0].similarity > 1.0 - 1e-6 and (len(candidates) == 1 or candidates[1].similarity < 1.0 - 1e-6)
 
-    def _measure(self, phrases: Sequence[str]) -> list[tuple[float, float]]:
-        """Similarity of the nearest title, and weight of the words, of each phrase."""
-        queries: list[Query] = [self.index.read(phrase) for phrase in phrases]
-        return [
-            (candidates[0].similarity if candidates else 0.0, self.index.weigh(query))
-            for query, candidates in zip(queries, self.index.search(queries, CANDIDATES), strict=True)
-        ]
+
+def _list_codes(results: Sequence[Sequence[CodePrediction]]) -> list[tuple[str, ...]]:
+    return [tuple(prediction.code for prediction in predictions) for predictions in results]

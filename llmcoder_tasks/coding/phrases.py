@@ -10,8 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from llmcoder_tasks.records import parse_code
+
+if TYPE_CHECKING:
+    from llmcoder_tasks.coding.candidates import Candidate, CandidateIndex
 
 _ALWAYS_CUT = re.compile(r"[;\r\n\u2022\u2028\u2029]+|(?:^|(?<=\s))\d{1,2}[.)](?=\s)")
 _MAY_CUT = re.compile(r",|\.(?=\s)|\s[-–—/&+]\s|\s(?:and|with|as well as|plus|also)\s", re.IGNORECASE)
@@ -20,6 +24,12 @@ _WRITTEN_CODE = re.compile(r"(?<![\w.])[A-Za-z]\d[0-9A-Za-z](?:\.?[0-9A-Za-z]{1,
 
 MOST_PIECES = 8
 """A condition spans at most so many pieces: the longest titles have six commas and `and`s."""
+
+MOST_TRIED_PIECES = 60
+"""A group of more pieces is no phrase: it is cut at every piece, so that a page in one line costs no more than its words."""
+
+CLEAR_SIMILARITY = 0.97
+"""A group that is so like one title is one condition: nothing is cut."""
 
 CUT_PRICE = 0.15
 """What a further condition costs, as a share of the mean weight of a word: without it, noise would cut titles apart."""
@@ -43,7 +53,7 @@ class WrittenCode:
 
 
 def find_written_codes(text: str, titles: Mapping[str, str]) -> list[WrittenCode]:
-    """Codes of the release that a text names: `E11.9`, `e11.9`, `E119`; three characters (`I10`) only in capitals and standing alone.
+    """Codes of the release that a text names: `E11.9`, `e11.9`, `E119`; and, in capitals and standing alone, `I10`.
 
     `vitamin B12` and `C5 vertebra` name no code, and neither does a code that the release does not hold as billable.
     """
@@ -88,13 +98,72 @@ def _trim(text: str, span: Span) -> Span | None:
     return Span(start, end) if any(char.isalnum() for char in text[start:end]) else None
 
 
-def list_spans(pieces: Sequence[Span]) -> list[Span]:
-    """Every run of at most MOST_PIECES neighbouring pieces."""
-    return [
-        Span(pieces[first].start, pieces[last].end)
-        for first in range(len(pieces))
-        for last in range(first, min(len(pieces), first + MOST_PIECES))
-    ]
+class ConditionFinder:
+    """Cuts texts into conditions with the help of an index of titles."""
+
+    def __init__(self, index: CandidateIndex) -> None:
+        self._index = index
+
+    def find(self, texts: Sequence[str], written: Sequence[Sequence[WrittenCode]]) -> list[list[Span]]:
+        """Where each text names a condition, in order. `written` are the codes that each text names itself."""
+        grouped = [split_pieces(text) for text in texts]
+        problems = [
+            _Cutting(text, group, codes) for text, groups, codes in zip(texts, grouped, written, strict=True) for group in groups
+        ]
+        self._measure(problems, [[problem.whole] for problem in problems])
+        open_problems = [problem for problem in problems if problem.is_open()]
+        self._measure(open_problems, [problem.list_spans() for problem in open_problems])
+        solved = iter([problem.solve(CUT_PRICE * self._index.mean_weight) for problem in problems])
+        return [[span for _ in groups for span in next(solved)] for groups in grouped]
+
+    def _measure(self, problems: Sequence[_Cutting], spans: Sequence[Sequence[Span]]) -> None:
+        asked = [(problem, span) for problem, wanted in zip(problems, spans, strict=True) for span in wanted]
+        queries = [self._index.read(problem.text[span.start : span.end]) for problem, span in asked]
+        for (problem, span), query, found in zip(asked, queries, self._index.search(queries), strict=True):
+            problem.add(span, found, self._index.weigh(query))
+
+
+class _Cutting:
+    """One group of pieces and what is known of its runs."""
+
+    def __init__(self, text: str, pieces: Sequence[Span], written: Sequence[WrittenCode]) -> None:
+        self.text = text
+        self.pieces = pieces
+        self.whole = Span(pieces[0].start, pieces[-1].end)
+        self._written = written
+        self._similarity: dict[Span, float] = {}
+        self._worth: dict[Span, float] = {}
+
+    def add(self, span: Span, found: Sequence[Candidate], weight: float) -> None:
+        """Note the nearest titles of a run, and the weight of its words."""
+        codes = [code.code for code in self._written if span.start <= code.start < span.end]
+        similarity = found[0].similarity if found else 0.0
+        if len(codes) == 1:
+            # A code belongs with the words that name it, and with no others.
+            similarity = max((item.similarity for item in found if item.code == codes[0]), default=0.0)
+            similarity = max(similarity, float(span in self.pieces))
+        elif codes and span not in self.pieces:
+            similarity = 0.0
+        self._similarity[span] = similarity
+        self._worth[span] = similarity * weight
+
+    def is_open(self) -> bool:
+        """Whether cutting may help: several pieces, not too many to try, and no title that is all of them."""
+        return 1 < len(self.pieces) <= MOST_TRIED_PIECES and self._similarity[self.whole] < CLEAR_SIMILARITY
+
+    def list_spans(self) -> list[Span]:
+        """Every run of at most MOST_PIECES neighbouring pieces."""
+        return [
+            Span(self.pieces[first].start, self.pieces[last].end)
+            for first in range(len(self.pieces))
+            for last in range(first, min(len(self.pieces), first + MOST_PIECES))
+        ]
+
+    def solve(self, price: float) -> list[Span]:
+        """The conditions."""
+        if len(self.pieces) > MOST_TRIED_PIECES:
+            return list(self.pieces)
+        return choose_cuts(self.pieces, self._worth.__getitem__, price) if self.is_open() else [self.whole]
 
 
 def choose_cuts(pieces: Sequence[Span], worth: Callable[[Span], float], price: float) -> list[Span]:
