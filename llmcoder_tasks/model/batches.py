@@ -7,7 +7,6 @@ A step's rows are shared among the processes; a run that was cut off goes on by 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +15,6 @@ Indices = NDArray[np.int64]
 
 _CHUNK = 65_536
 """Examples among which rows of one length are looked for: enough that few steps are short, few enough that order stays random."""
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedExamples:
-    """Prompts and answers as token ids; `scenarios[i]` says which table example i is from."""
-
-    prompts: Sequence[Sequence[int]]
-    answers: Sequence[Sequence[int]]
-    code_counts: Sequence[int]
-    scenarios: Sequence[str]
 
 
 def draw_examples(scenarios: Sequence[str], shares: dict[str, float], count: int, *, seed: int) -> Indices:
@@ -51,16 +40,24 @@ def draw_examples(scenarios: Sequence[str], shares: dict[str, float], count: int
     return np.concatenate(streams)[np.argsort(np.concatenate(positions), kind="stable")]
 
 
-def plan_steps(examples: EncodedExamples, order: Indices, *, tokens_per_step: int, processes: int, seed: int) -> list[Indices]:
-    """Cut an order of examples into steps of at most `tokens_per_step` tokens and at least one row a process."""
+def plan_steps(
+    lengths: Sequence[int], code_counts: Sequence[int], order: Indices, *, tokens_per_step: int, processes: int, seed: int
+) -> list[Indices]:
+    """Cut an order of examples into steps of at most `tokens_per_step` tokens and at least one row a process.
+
+    Args:
+        lengths: input tokens of each example.
+        code_counts: codes of each example.
+        order: example indices in the order in which they should come, which the steps keep roughly.
+    """
     random = np.random.default_rng(seed)
-    lengths = np.fromiter(map(len, examples.prompts), np.int64) + np.fromiter(map(len, examples.answers), np.int64) - 1
-    keys = lengths * 1_000 + np.asarray(examples.code_counts, dtype=np.int64)
+    sizes = np.asarray(lengths, dtype=np.int64)
+    keys = sizes * 1_000 + np.asarray(code_counts, dtype=np.int64)
     steps: list[Indices] = []
     waiting = order[:0]
     for start in range(0, len(order), _CHUNK):
         chunk = np.concatenate([waiting, order[start : start + _CHUNK]])
-        full, waiting = _cut(chunk, keys, lengths, tokens_per_step, processes)
+        full, waiting = _cut(chunk, keys, sizes, tokens_per_step, processes)
         random.shuffle(full)
         steps += full
     last = [waiting[keys[waiting] == key] for key in np.unique(keys[waiting])]

@@ -41,7 +41,7 @@ def decode_greedy(
     nodes = [ROOT] * len(prompts)
     for _ in range(max_answer_tokens):
         states = model.model(input_ids=tokens, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
-        logits = model.answer_logits(states)
+        logits = model.answer_logits(states, tokens[:, -1])
         if trie is not None:
             logits = logits.masked_fill(_forbidden(trie, nodes, logits.shape, first).to(logits.device), -torch.inf)
         chosen = (logits.argmax(-1) + first).tolist()
@@ -119,7 +119,7 @@ def score_candidates(
                 mask[row, 0, length + node - 1, length:] |= mask[row, 0, length + parent - 1, length:]
     device = model.device
     states = model.answer_states(ids.to(device), size + 1, position_ids=positions.to(device), mask=mask.to(device))
-    chances = model.answer_logits(states).float().log_softmax(-1).cpu()
+    chances = model.answer_logits(states, ids[:, -size - 1 :].to(device)).float().log_softmax(-1).cpu()
     return [_sum_paths(chances[row], tree.paths, model.first_answer_id) for row, tree in enumerate(trees)]
 
 

@@ -45,6 +45,16 @@ class LocalModel:
             raise ModelError(f"{folder}: the weights know {model.config.vocab_size} tokens, the tokenizer {tokenizer.size}")
         return cls(model.to(device), tokenizer)
 
+    @classmethod
+    def untrained(cls, folder: Path, *, seed: int = 0, threads: int = 1) -> LocalModel:
+        """The architecture and the vocabulary of a model folder with fresh random weights: what training starts from."""
+        torch.set_num_threads(threads)
+        tokenizer = AnswerTokenizer.load(folder)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = AnswerLlama(AnswerLlama.config_class.from_pretrained(folder))
+        return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer)
+
     def predict(self, texts: Sequence[str], *, trie: CodeTrie | None, batch_size: int = 128) -> list[tuple[str, ...]]:
         """The codes of each text, greedily, each once, in the order of the answer; several where the text names several conditions.
 

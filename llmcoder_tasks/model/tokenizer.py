@@ -123,6 +123,11 @@ class AnswerTokenizer:
         """The first id of the block of answer tokens; 0 where answers are plain text."""
         return self._mark[0] if self._mark else 0
 
+    @property
+    def first_category_id(self) -> int:
+        """The first id of the categories, which end the block of answer tokens; 0 where answers are plain text."""
+        return self._mark[0] + 3 + len(CODE_CHARACTERS) if self._mark else 0
+
     def encode_prompts(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         """Token ids of each prompt, mark included, and how many texts were cut to leave room for the answer.
 

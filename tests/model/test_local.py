@@ -40,9 +40,15 @@ def plain(untrained_folder: Path) -> LlamaForCausalLM:
 
 
 def _chances(plain: LlamaForCausalLM, tokenizer: AnswerTokenizer, prompt: list[int], answer: list[int]) -> torch.Tensor:
-    """Log-probabilities of the answer tokens after the prompt and after each token of the answer, by the library's own pass."""
-    with torch.inference_mode():
-        logits = plain(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 :, tokenizer.first_answer_id :]
+    """Log-probabilities of the answer tokens after the prompt and after each token of the answer, by the library's own pass.
+
+    A category can only stand where a code begins: first, and after a separator.
+    """
+    with torch.no_grad():
+        logits = plain(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 :, tokenizer.first_answer_id :].clone()
+    for position, token in enumerate(answer, start=1):
+        if token != tokenizer.separator_id:
+            logits[position, tokenizer.first_category_id - tokenizer.first_answer_id :] = -torch.inf
     return logits.log_softmax(-1)
 
 
@@ -51,7 +57,7 @@ def test_the_short_forward_pass_gives_the_loss_of_the_plain_one(
 ) -> None:
     short = AnswerLlama.from_pretrained(untrained_folder).eval()
     prompt = tokenizer.encode_prompts([TEXTS[0]])[0][0]
-    answer = tokenizer.encode_answer(["E119"])
+    answer = tokenizer.encode_answer(["E119", "M109"])
     labels = torch.tensor([[IGNORED, *answer]])
     loss = short(torch.tensor([[*prompt, *answer[:-1]]]), labels)["loss"]
     expected = [

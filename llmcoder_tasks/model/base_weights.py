@@ -1,0 +1,105 @@
+"""What training begins with: nothing but a vocabulary, a pretrained model from a folder or the hub, or an earlier stage."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from llmcoder_tasks.errors import TrainingError
+from llmcoder_tasks.model.manifest import verify_manifest
+from llmcoder_tasks.model.recipe import Recipe
+from llmcoder_tasks.model.tokenizer import TOKENIZER_NAME, AnswerTokenizer, PromptSettings
+from llmcoder_tasks.model.training_run import RECIPE_NAME
+from llmcoder_tasks.records import Example
+
+logger = logging.getLogger(__name__)
+
+_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*.json")
+
+
+def start_from_nothing(recipe: Recipe, examples: Sequence[Example], codes: Sequence[str], start: Path) -> AnswerTokenizer:
+    """Train a vocabulary on texts and on the categories of codes, and write it into the folder `start`."""
+    if recipe.architecture is None:
+        raise TrainingError(f"recipe {recipe.name} has no architecture to begin from nothing")
+    tokenizer = AnswerTokenizer.train(
+        (example.text for example in examples),
+        codes,
+        text_vocabulary=recipe.architecture.text_vocabulary,
+        context_tokens=recipe.context_tokens,
+        answer_tokens=recipe.answer_tokens,
+    )
+    tokenizer.save(start)
+    logger.info("trained a vocabulary of %d tokens on %d texts", tokenizer.size, len(examples))
+    return tokenizer
+
+
+def start_from_pretrained(recipe: Recipe, start: Path) -> AnswerTokenizer:
+    """Bring pretrained weights into the folder `start`. Raises TrainingError with the cure when they are not to be had."""
+    source = find_base_weights(recipe.base_weights or "")
+    for pattern in _PATTERNS:
+        for path in source.glob(pattern):
+            (start / path.name).unlink(missing_ok=True)
+            (start / path.name).symlink_to(path.resolve())
+    end_token = _read_end_token(start, recipe.base_weights or "")
+    PromptSettings(recipe.prompt_form, recipe.context_tokens, recipe.answer_tokens, end_token).write(start)
+    return AnswerTokenizer.load(start)
+
+
+def start_from_stage(recipe: Recipe, base_folder: Path, start: Path) -> AnswerTokenizer:
+    """Bring an earlier stage into the folder `start` and say what is inherited. Raises ModelError when it was altered."""
+    manifest = verify_manifest(base_folder)
+    for name in manifest["files"]:
+        if name not in (RECIPE_NAME, "training_log.jsonl"):
+            shutil.copy(base_folder / name, start / name)
+    tokenizer = AnswerTokenizer.load(start)
+    config = json.loads((start / "config.json").read_text(encoding="utf-8"))
+    logger.info(
+        "stage two inherits from %s: weights, %d layers of %d, %d tokens of vocabulary, context of %d tokens",
+        manifest["model_id"],
+        config["num_hidden_layers"],
+        config["hidden_size"],
+        tokenizer.size,
+        tokenizer.settings.context_tokens,
+    )
+    if recipe.context_tokens != tokenizer.settings.context_tokens:
+        logger.info("recipe %s says context_tokens %d: the inherited value stands", recipe.name, recipe.context_tokens)
+    return tokenizer
+
+
+def find_base_weights(name: str) -> Path:
+    """The folder of pretrained weights: `name` itself, or a hub model in the local cache or downloaded.
+
+    Only safetensors, configuration and tokenizer are taken. Raises TrainingError.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        folder = _download(name)
+    missing = [what for what in ("*.safetensors", "config.json", TOKENIZER_NAME) if not any(folder.glob(what))]
+    if missing:
+        raise TrainingError(f"base weights {name!r}: {folder} has no {' and no '.join(missing)}; only safetensors are read")
+    return folder
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_PATTERNS)))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise TrainingError(
+            f"base weights {name!r} are neither a folder here nor to be had from the hub ({type(error).__name__}): set base_weights "
+            "in the recipe to a folder with config.json, tokenizer.json and *.safetensors, or accept the model's licence on the hub "
+            "and set HF_TOKEN"
+        ) from None
+
+
+def _read_end_token(start: Path, name: str) -> str:
+    try:
+        end = json.loads((start / "tokenizer_config.json").read_text(encoding="utf-8"))["eos_token"]
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainingError(f"base weights {name!r}: tokenizer_config.json names no eos_token ({type(error).__name__})") from None
+    return str(end["content"] if isinstance(end, dict) else end)

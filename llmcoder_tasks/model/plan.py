@@ -1,0 +1,116 @@
+"""What one training run will do, step by step, as plain arrays in one file: any process can take up its part at any step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmcoder_tasks.errors import TrainingError
+from llmcoder_tasks.model.batches import Indices, draw_examples, plan_steps
+from llmcoder_tasks.model.recipe import Stage
+from llmcoder_tasks.model.tokenizer import AnswerTokenizer
+from llmcoder_tasks.records import Example
+
+PLAN_NAME = "plan.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """Encoded examples and the steps they are taken in.
+
+    Row i has the input ids `inputs[input_starts[i]:input_starts[i + 1]]` (prompt and answer without its last token) and an
+    answer of `answer_lengths[i]` tokens, the last of them `last_ids[i]`; step k has the rows
+    `steps[step_starts[k]:step_starts[k + 1]]`.
+    """
+
+    inputs: NDArray[np.int32]
+    input_starts: Indices
+    answer_lengths: NDArray[np.int32]
+    last_ids: NDArray[np.int32]
+    steps: Indices
+    step_starts: Indices
+    left_out: int
+
+    @classmethod
+    def make(
+        cls, examples: Sequence[Example], stage: Stage, tokenizer: AnswerTokenizer, *, processes: int, seed: int
+    ) -> TrainingPlan:
+        """Encode examples and lay out a stage. Raises TrainingError when nothing is left to train on."""
+        prompts, _ = tokenizer.encode_prompts([example.text for example in examples])
+        answers = [tokenizer.encode_answer(example.codes) for example in examples]
+        kept = [
+            number
+            for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
+            if len(prompt) + len(answer) <= stage.max_tokens and len(answer) <= tokenizer.settings.answer_tokens
+        ]
+        if not kept:
+            raise TrainingError(f"none of {len(examples)} examples fits {stage.max_tokens} tokens: raise max_tokens in the recipe")
+        lengths = [len(prompts[number]) + len(answers[number]) - 1 for number in kept]
+        scenarios = [examples[number].scenario for number in kept]
+        count = stage.examples or round((stage.epochs or 1) * sum(stage.mix.get(name, 0) > 0 for name in scenarios))
+        order = draw_examples(scenarios, _shares(stage, scenarios), count, seed=seed)
+        code_counts = [len(examples[number].codes) for number in kept]
+        steps = plan_steps(lengths, code_counts, order, tokens_per_step=stage.tokens_per_step, processes=processes, seed=seed)
+        return cls(
+            inputs=np.concatenate([np.array([*prompts[number], *answers[number][:-1]], np.int32) for number in kept]),
+            input_starts=_starts(lengths),
+            answer_lengths=np.array([len(answers[number]) for number in kept], np.int32),
+            last_ids=np.array([answers[number][-1] for number in kept], np.int32),
+            steps=np.concatenate(steps),
+            step_starts=_starts([len(rows) for rows in steps]),
+            left_out=len(examples) - len(kept),
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainingPlan:
+        """Read a plan; arrays only, never a pickle."""
+        with np.load(folder / PLAN_NAME, allow_pickle=False) as arrays:
+            return cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
+
+    def save(self, folder: Path) -> None:
+        """Write the plan, whole or not at all."""
+        temporary = folder / f".incoming-{PLAN_NAME}"
+        arrays: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        np.savez(temporary, **arrays)
+        temporary.replace(folder / PLAN_NAME)
+
+    def __len__(self) -> int:
+        return len(self.step_starts) - 1
+
+    @property
+    def example_count(self) -> int:
+        """Examples in all steps, repetitions counted."""
+        return len(self.steps)
+
+    def tokens_until(self) -> Indices:
+        """Input tokens seen after 0, 1, 2, ... steps, over all processes."""
+        lengths = np.diff(self.input_starts)[self.steps]
+        return np.concatenate([[0], np.cumsum(lengths)])[self.step_starts]
+
+    def batch(self, step: int, *, process: int, processes: int, ignored: int) -> tuple[Indices, Indices]:
+        """Input ids [rows, length] and labels [rows, longest answer] of one process's part of a step."""
+        rows = self.steps[self.step_starts[step] : self.step_starts[step + 1]][process::processes]
+        starts = self.input_starts[rows]
+        length = int(self.input_starts[rows[0] + 1] - starts[0])
+        ids = self.inputs[starts[:, None] + np.arange(length)].astype(np.int64)
+        answer_lengths = self.answer_lengths[rows]
+        keep = int(answer_lengths.max())
+        following = np.concatenate([ids[:, 1:], self.last_ids[rows, None]], axis=1)[:, -keep:]
+        return ids, np.where(np.arange(keep) >= keep - answer_lengths[:, None], following, ignored)
+
+
+def _shares(stage: Stage, scenarios: Sequence[str]) -> dict[str, float]:
+    """Shares of the mix; a stage of whole passes takes each table by its size."""
+    if stage.examples is not None:
+        return stage.mix
+    return {name: float(scenarios.count(name)) for name, share in stage.mix.items() if share > 0}
+
+
+def _starts(lengths: Sequence[int]) -> Indices:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

@@ -1,0 +1,156 @@
+"""transformers' Trainer over a plan of steps. A leaf: imports torch and transformers.
+
+The Trainer does what it is good at (DDP, DeepSpeed, precision, schedules, checkpoints, resuming); batches come from the plan.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from llmcoder_tasks.errors import TrainingError
+from llmcoder_tasks.model.llama import IGNORED, AnswerLlama
+from llmcoder_tasks.model.plan import TrainingPlan
+from llmcoder_tasks.model.recipe import Recipe, Stage
+from llmcoder_tasks.model.training_run import PROGRESS_MARK
+
+_STATE_NAME = "trainer_state.json"
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint: the Trainer writes its state last, so a checkpoint without it was cut off."""
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{_STATE_NAME}") if _is_json(path)]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def make_arguments(recipe: Recipe, stage: Stage, *, steps: int, folder: Path) -> TrainingArguments:
+    """The Trainer's arguments for a stage of `steps` steps."""
+    gpu = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=1,  # one planned batch, of as many rows as the plan says
+        learning_rate=stage.learning_rate,
+        lr_scheduler_type=stage.schedule,
+        warmup_steps=stage.warmup_steps,
+        weight_decay=stage.weight_decay,
+        adam_beta2=stage.adam_beta2,
+        max_grad_norm=stage.max_gradient_norm,
+        logging_steps=stage.log_every_steps,
+        logging_nan_inf_filter=False,  # a loss that is not a number must end the run, not hide
+        save_steps=stage.checkpoint_every_steps,
+        save_total_limit=2,
+        seed=recipe.seed,
+        optim="adamw_torch_fused",
+        bf16=recipe.precision == "bf16",
+        use_cpu=not gpu,
+        ddp_backend=None if gpu else "gloo",
+        ddp_find_unused_parameters=False,
+        deepspeed=make_deepspeed_settings(recipe, gpu=gpu) if recipe.deepspeed_zero_stage else None,
+        ignore_data_skip=True,  # the plan itself is entered at the right step
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+        report_to=[],
+    )
+
+
+def make_deepspeed_settings(recipe: Recipe, *, gpu: bool) -> dict[str, Any]:
+    """DeepSpeed's settings; `auto` takes the Trainer's value. On a CPU its own Adam would have to be compiled: take torch's."""
+    optimizer: dict[str, Any] = {"lr": "auto", "betas": "auto", "eps": "auto", "weight_decay": "auto"}
+    return {
+        "zero_optimization": {"stage": recipe.deepspeed_zero_stage},
+        "bf16": {"enabled": recipe.precision == "bf16"},
+        "optimizer": {"type": "AdamW", "params": optimizer if gpu else optimizer | {"torch_adam": True}},
+        "gradient_clipping": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+    }
+
+
+class PlannedBatches:
+    """One process's batches of a plan, from a step on."""
+
+    def __init__(self, plan: TrainingPlan, *, start: int, process: int, processes: int) -> None:
+        self._plan = plan
+        self._start = start
+        self._process = process
+        self._processes = processes
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        for step in range(self._start, len(self._plan)):
+            ids, labels = self._plan.batch(step, process=self._process, processes=self._processes, ignored=IGNORED)
+            yield {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
+
+
+class StageTrainer(Trainer):  # type: ignore[misc]  # transformers has no types here
+    """A Trainer that is fed by a plan."""
+
+    def __init__(self, model: AnswerLlama, arguments: TrainingArguments, batches: PlannedBatches) -> None:
+        super().__init__(model=model, args=arguments)
+        self._batches = batches
+
+    def get_train_dataloader(self) -> PlannedBatches:
+        return self._batches
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        return 0  # the Trainer's estimate is of the full computation, and costs time at every step
+
+
+class ProgressCallback(TrainerCallback):  # type: ignore[misc]
+    """Keeps the loss curve, prints progress, and ends a run whose loss is no number. Only the first process writes."""
+
+    def __init__(self, plan: TrainingPlan, log: Path, *, start: int, is_first: bool) -> None:
+        self._tokens = plan.tokens_until()
+        self._steps = len(plan)
+        self._start = start
+        self._log = log
+        self._is_first = is_first
+        self._started = time.monotonic()
+        if is_first:
+            _cut_log(log, after_step=start)
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._started = time.monotonic()
+
+    def on_log(self, _: Any, state: Any, __: Any, logs: dict[str, float] | None = None, **___: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        step, loss = int(state.global_step), float(logs["loss"])
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss is {loss} at step {step} of {self._steps}: lower the learning rate in the recipe")
+        if not self._is_first:
+            return
+        elapsed = time.monotonic() - self._started
+        rate = float(self._tokens[step] - self._tokens[self._start]) / max(elapsed, 1e-9)
+        left = float(self._tokens[-1] - self._tokens[step]) / max(rate, 1e-9)
+        line = {"step": step, "loss": loss, "learning_rate": float(logs["learning_rate"])}
+        line |= {"tokens_seen": int(self._tokens[step]), "tokens_per_second": round(rate, 1)}
+        with self._log.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+        print(PROGRESS_MARK + json.dumps(line | {"steps": self._steps, "seconds_left": round(left, 1)}), flush=True)
+
+
+def _cut_log(log: Path, *, after_step: int) -> None:
+    """Leave out what a run that was cut off logged after its last checkpoint: it is done again."""
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= after_step]
+    log.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,91 @@
+"""One process of a training run: `torchrun -m llmcoder_tasks.model.training_process RUN_FOLDER`. A leaf: imports torch.
+
+It reads the job and the plan of the run's folder, goes on from the newest checkpoint, and writes the finished model folder, whole
+or not at all. What it prints goes, line by line, into the log of the task that launched it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+from transformers import LlamaForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from llmcoder_tasks.errors import LLMCoderError, TrainingError
+from llmcoder_tasks.model.llama import AnswerLlama, make_config
+from llmcoder_tasks.model.plan import TrainingPlan
+from llmcoder_tasks.model.tokenizer import AnswerTokenizer
+from llmcoder_tasks.model.trainer import PlannedBatches, ProgressCallback, StageTrainer, find_checkpoint, make_arguments
+from llmcoder_tasks.model.training_run import FAILURE_MARK, RECIPE_NAME, Job, RunFolder
+
+
+def main(folder: RunFolder) -> None:
+    """Train one stage, or what is left of it."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    job, plan = Job.read(folder), TrainingPlan.load(folder.path)
+    process, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    checkpoint = find_checkpoint(folder.checkpoints)
+    start = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    if checkpoint and process == 0:
+        print(f"going on from step {start} of {len(plan)}", flush=True)
+
+    arguments = make_arguments(job.recipe, job.stage_settings, steps=len(plan), folder=folder.checkpoints)
+    tokenizer = AnswerTokenizer.load(folder.start)
+    model = _load(folder, job, tokenizer)
+    batches = PlannedBatches(plan, start=start, process=process, processes=processes)
+    trainer = StageTrainer(model, arguments, batches)
+    trainer.add_callback(ProgressCallback(plan, folder.log, start=start, is_first=process == 0))
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    _write_model(trainer, folder, job, tokenizer, is_first=process == 0)
+
+
+def _load(folder: RunFolder, job: Job, tokenizer: AnswerTokenizer) -> AnswerLlama:
+    if job.starts_from_weights:
+        model: AnswerLlama = AnswerLlama.from_pretrained(folder.start, dtype=torch.float32, use_safetensors=True)
+        return model
+    if job.recipe.architecture is None:
+        raise TrainingError(f"recipe {job.recipe.name} has neither weights nor an architecture")
+    torch.manual_seed(job.recipe.seed)
+    return AnswerLlama(make_config(job.recipe.architecture, tokenizer))
+
+
+def _write_model(trainer: StageTrainer, folder: RunFolder, job: Job, tokenizer: AnswerTokenizer, *, is_first: bool) -> None:
+    """Write the model folder under a temporary name, then rename it."""
+    # Every process takes part: ZeRO keeps a share of the weights in each.
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not is_first:
+        return
+    for name, tensor in state.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise TrainingError(f"{name} holds values that are no numbers: lower the learning rate in the recipe")
+    incoming = folder.path / ".incoming-model"
+    shutil.rmtree(incoming, ignore_errors=True)
+    # Saved under the library's own class, so that any program that reads Llama can read it.
+    plain = LlamaForCausalLM(trainer.model.config)
+    plain.load_state_dict(state)
+    if job.recipe.precision == "bf16":
+        plain.to(torch.bfloat16)
+    plain.save_pretrained(incoming)
+    tokenizer.save(incoming)
+    recipe = yaml.safe_dump(job.recipe.to_dict(), sort_keys=False, allow_unicode=True)
+    (incoming / RECIPE_NAME).write_text(recipe, encoding="utf-8")
+    shutil.copy(folder.log, incoming / folder.log.name)
+    incoming.replace(folder.model)
+
+
+if __name__ == "__main__":
+    try:
+        main(RunFolder(Path(sys.argv[1])))
+    except LLMCoderError as error:
+        print(f"{FAILURE_MARK}{error}", flush=True)
+        sys.exit(1)
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

@@ -1,0 +1,229 @@
+"""Train one stage of a model on a dataset and publish it to `training/<model_id>/` in the artifact store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llmcoder_tasks import __version__
+from llmcoder_tasks.database import Database
+from llmcoder_tasks.dataset.store import fetch_dataset, read_examples, read_manifest
+from llmcoder_tasks.errors import TrainingError
+from llmcoder_tasks.model.base_weights import start_from_nothing, start_from_pretrained, start_from_stage
+from llmcoder_tasks.model.manifest import MANIFEST_NAME, fetch_model, read_stored_manifest, write_manifest
+from llmcoder_tasks.model.plan import TrainingPlan
+from llmcoder_tasks.model.recipe import STAGES, Recipe
+from llmcoder_tasks.model.tokenizer import AnswerTokenizer
+from llmcoder_tasks.model.training_run import Job, ProgressReport, RunFolder, launch_training
+from llmcoder_tasks.progress import record_step
+from llmcoder_tasks.records import DatasetRef, Example, ModelRef
+from llmcoder_tasks.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+TRAINER_VERSION = 1
+"""Part of every model id: raise it when the same recipe would train another model."""
+
+
+def train_model(
+    dataset: DatasetRef,
+    *,
+    recipe: Recipe,
+    stage: str,
+    base: ModelRef | None,
+    storage: Storage,
+    database: Database,
+    work_folder: Path,
+    processes: int | None,
+) -> ModelRef:
+    """Train `stage` of `recipe`; stage two starts from `base`, the model of stage one.
+
+    The model's id is a fingerprint of dataset, recipe, stage and base: the same call again finds the model trained and returns at
+    once, and after a kill it goes on from the last checkpoint in `work_folder`. `processes` (None: as the recipe says) changes how
+    fast a model is trained, not which steps it takes, and is no part of the id.
+
+    Raises TrainingError when the run does not reach its end; nothing is published then.
+    """
+    _verify_stage(stage, base)
+    release_key = read_manifest(storage, dataset.uri).release_key
+    model_id = make_model_id(release_key, dataset.dataset_id, recipe, stage, base)
+    ref = ModelRef(model_id, storage.uri_of(f"training/{model_id}"))
+    with record_step(database, "train_model", model_id) as detail:
+        folder = RunFolder(work_folder / model_id)
+        with folder.lock() as lock:
+            if storage.exists(f"training/{model_id}/{MANIFEST_NAME}"):
+                logger.info("%s is already trained: nothing to do", model_id)
+            else:
+                job = Job(
+                    model_id, stage, recipe, base is not None or recipe.base_weights is not None, processes or recipe.processes
+                )
+                _prepare(folder, job, dataset, base, storage)
+                facts = _train(folder, job, lock)
+                facts |= {"release_key": release_key, "dataset_id": dataset.dataset_id}
+                facts |= {"base_model_id": base.model_id if base else None, "base_weights": recipe.base_weights}
+                write_manifest(folder.model, facts)
+                storage.publish_folder(folder.model, f"training/{model_id}", last=MANIFEST_NAME)
+            manifest = read_stored_manifest(storage, ref.uri)
+            _record(database, ref, manifest, storage)
+            shutil.rmtree(folder.path, ignore_errors=True)
+        detail |= manifest["figures"]
+    return ref
+
+
+def make_model_id(release_key: str, dataset_id: str, recipe: Recipe, stage: str, base: ModelRef | None) -> str:
+    """Like `FY2026-April-compact-stage_two-1a2b3c4d`: readable, and the same for the same inputs."""
+    settings = recipe.to_dict()
+    settings |= {"stages": settings["stages"][stage]}
+    settings.pop("processes")
+    inputs = [TRAINER_VERSION, dataset_id, settings, stage, base.model_id if base else None]
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    return f"{release_key}-{recipe.name}-{stage}-{digest[:8]}"
+
+
+def _verify_stage(stage: str, base: ModelRef | None) -> None:
+    if stage not in STAGES:
+        raise TrainingError(f"there is no stage {stage!r}: expected {' or '.join(STAGES)}")
+    if (stage == "stage_two") != (base is not None):
+        raise TrainingError(f"{stage} {'needs the model of stage one to start from' if base is None else 'starts from no model'}")
+
+
+def _prepare(folder: RunFolder, job: Job, dataset: DatasetRef, base: ModelRef | None, storage: Storage) -> None:
+    """Lay out the run, unless an earlier attempt already did."""
+    job.write(folder)
+    if (folder.path / "plan.npz").is_file():
+        logger.info("taking up an earlier attempt at %s in %s", job.model_id, folder.path)
+        return
+    shutil.rmtree(folder.start, ignore_errors=True)
+    folder.start.mkdir()
+    examples_folder = fetch_dataset(storage, dataset, folder.path / "dataset")
+    tokenizer = _prepare_start(folder, job, base, examples_folder, storage)
+    examples = [
+        example
+        for scenario, share in job.stage_settings.mix.items()
+        if share > 0
+        for example in read_examples(examples_folder, scenario, split="train")
+    ]
+    plan = TrainingPlan.make(examples, job.stage_settings, tokenizer, processes=job.processes, seed=job.recipe.seed)
+    plan.save(folder.path)
+    if plan.left_out:
+        logger.warning(
+            "%d of %d examples are longer than %d tokens and are left out",
+            plan.left_out,
+            len(examples),
+            job.stage_settings.max_tokens,
+        )
+    logger.info(
+        "%s: %d examples in %d steps, %d tokens, %d processes",
+        job.model_id,
+        plan.example_count,
+        len(plan),
+        plan.tokens_until()[-1],
+        job.processes,
+    )
+
+
+def _prepare_start(folder: RunFolder, job: Job, base: ModelRef | None, examples_folder: Path, storage: Storage) -> AnswerTokenizer:
+    recipe = job.recipe
+    if base is not None:
+        return start_from_stage(recipe, fetch_model(storage, base.uri, folder.path / "base"), folder.start)
+    if recipe.architecture is None:
+        return start_from_pretrained(recipe, folder.start)
+    texts: list[Example] = []
+    for scenario in recipe.architecture.vocabulary_scenarios:
+        texts += read_examples(examples_folder, scenario, split="train")
+    codes = [code for example in read_examples(examples_folder, "base", split="train") for code in example.codes]
+    return start_from_nothing(recipe, texts, codes, folder.start)
+
+
+def _train(folder: RunFolder, job: Job, lock: int) -> dict[str, Any]:
+    """Run the training processes; the manifest's facts about how it went."""
+    plan = TrainingPlan.load(folder.path)
+    started = time.monotonic()
+    if not folder.model.is_dir():
+        try:
+            with _show_progress(f"training {job.model_id}", len(plan)) as report:
+                launch_training(folder, job, lock=lock, report=report)
+        except TrainingError:
+            # What failed by itself would fail again from its own checkpoint.
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
+            raise
+    curve = read_curve(folder.log)
+    if not curve:
+        raise TrainingError(f"{job.model_id} was trained without a line of its loss curve: lower log_every_steps in the recipe")
+    return {
+        "model_id": job.model_id,
+        "stage": job.stage,
+        "recipe": job.recipe.name,
+        "recipe_settings": job.recipe.to_dict(),
+        "seed": job.recipe.seed,
+        "code_version": __version__,
+        "figures": {
+            "steps": len(plan),
+            "examples": plan.example_count,
+            "examples_left_out": int(plan.left_out),
+            "tokens": int(plan.tokens_until()[-1]),
+            "seconds": round(time.monotonic() - started, 1),
+            "tokens_per_second": curve[-1]["tokens_per_second"],
+            "first_loss": curve[0]["loss"],
+            "final_loss": curve[-1]["loss"],
+            "processes": job.processes,
+        },
+    }
+
+
+def read_curve(path: Path) -> list[dict[str, Any]]:
+    """The lines of a loss curve."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def _record(database: Database, ref: ModelRef, manifest: dict[str, Any], storage: Storage) -> None:
+    """The row of the model and of its curve; a second call changes nothing."""
+    curve = storage.read_bytes(f"{storage.key_of(ref.uri)}/training_log.jsonl").decode()
+    with database.transaction() as transaction:
+        added = transaction.execute(
+            "record_model",
+            {
+                "model_id": ref.model_id,
+                "release_key": manifest["release_key"],
+                "dataset_id": manifest["dataset_id"],
+                "recipe": manifest["recipe"],
+                "stage": manifest["stage"],
+                "parent_model_id": manifest["base_model_id"],
+                "uri": ref.uri,
+                "manifest": json.dumps(manifest),
+            },
+        )
+        if added:
+            lines = [json.loads(line) | {"model_id": ref.model_id} for line in curve.splitlines()]
+            transaction.execute("record_training_metrics", lines)
+
+
+@contextmanager
+def _show_progress(label: str, steps: int) -> Iterator[ProgressReport]:
+    """A bar in a terminal, a plain line for each report elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda line: logger.info("%s: %s", label, render_training_progress(line))
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=steps)
+        yield lambda line: bar.update(task, completed=line["step"], description=f"{label} loss {line['loss']:.3f}")
+
+
+def render_training_progress(line: dict[str, Any]) -> str:
+    """`step 300/1,200 (25 %), loss 0.412, 18,900 tokens/s, 75 s left`."""
+    share = 100 * line["step"] / line["steps"]
+    return (
+        f"step {line['step']:,}/{line['steps']:,} ({share:.0f} %), loss {line['loss']:.3f}, "
+        f"{line['tokens_per_second']:,.0f} tokens/s, {line['seconds_left']:,.0f} s left"
+    )
