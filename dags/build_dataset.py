@@ -6,8 +6,8 @@ the partition key, or the param `release_key`. The same release with the same se
 
 ### On failure
 
-- **ExpectationsFailed**: the message names the expectation, the column, how many rows are bad and up to three of them. Data Docs hold the whole
-  result. Generated rows are at fault, not the scheduler: mend the generator, then clear the task.
+- **ExpectationsFailed**: the message names the expectation, the column, how many rows are bad and up to three of them. Data
+  Docs hold the whole result. Generated rows are at fault, not the scheduler: mend the generator, then clear the task.
 - **ReleaseError**: the release is not in the database. Run `ingest_release` for it first.
 - **DatabaseUnreachable, StorageUnreachable**: retried by itself; `llmcoder status` says which service is down.
 """
@@ -33,6 +33,8 @@ from llmcoder_tasks.records import ReleaseRef
     doc_md=__doc__,
 )
 def build_dataset() -> None:
+    """One step: make, validate, store."""
+
     @llmcoder_task(task_id="build_dataset", outlets=[DATASET])
     def build(*, dag_run: Any = None, params: Any = None, outlet_events: Any = None) -> Any:
         from llmcoder_tasks.dataset.config import DatasetConfig

@@ -1,15 +1,15 @@
 """
 ### A new ICD-10-CM release → codes and changes in the database
 
-Starts by itself when a release arrives in the landing place (`LLMCODER_LANDING`, a folder or an S3 prefix; one folder or zip for each
-release), and on 1 April and 1 October as the alarm for a release that takes effect and has not arrived. A run by hand takes `source`
-(folder, zip, `s3://` prefix or URL); without it, the full April 2026 release that is installed with LLMCoder. Every loaded release becomes a
-partition of the asset `icd10cm_release`, and `build_dataset` goes on from there.
+Starts by itself when a release arrives in the landing place (`LLMCODER_LANDING`, a folder or an S3 prefix; one folder or zip
+for each release), and on 1 April and 1 October as the alarm for a release that takes effect and has not arrived. A run by hand
+takes `source` (folder, zip, `s3://` prefix or URL); without it, the full April 2026 release that is installed with LLMCoder.
+Every loaded release becomes a partition of the asset `icd10cm_release`, and `build_dataset` goes on from there.
 
 ### On failure
 
-- **ReleaseError**: the release cannot be trusted; the message has file, line and reason, and the database is as it was. Get the files
-  again from the publisher, put them into the landing place, and the watcher starts a new run.
+- **ReleaseError**: the release cannot be trusted; the message has file, line and reason, and the database is as it was. Get the
+  files again from the publisher, put them into the landing place, and the watcher starts a new run.
 - **ReleaseConflict**: this release is loaded with other content. If the publisher corrected it, run by hand with `replace`.
 - **ExpectationsFailed**: counts or titles are implausible; Data Docs hold the details. Compare with the publisher's addenda.
 - **... takes effect today and has not arrived**: nobody delivered it. Put it into the landing place.
@@ -34,7 +34,9 @@ from llmcoder_tasks.settings import Settings
 @dag(
     schedule=AssetOrTimeSchedule(timetable=ReleaseTimetable(), assets=[watch_landing(Settings.from_environment())]),
     params={
-        "source": Param(None, type=["null", "string"], description="Folder, zip, s3:// prefix or URL. Empty: April 2026, installed."),
+        "source": Param(
+            None, type=["null", "string"], description="Folder, zip, s3:// prefix or URL. Empty: April 2026, installed."
+        ),
         "release_key": Param(
             None,
             type=["null", "string"],
@@ -50,6 +52,8 @@ from llmcoder_tasks.settings import Settings
     doc_md=__doc__,
 )
 def ingest_release() -> None:
+    """Find what there is to load, and load it, oldest first."""
+
     @llmcoder_task()
     def find_releases(*, dag_run: Any = None, params: Any = None, triggering_asset_events: Any = None) -> Any:
         events = [event for of_asset in triggering_asset_events.values() for event in of_asset]

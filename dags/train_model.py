@@ -1,9 +1,10 @@
 """
 ### A dataset → two stages of training → scorecard → verdict → the model in service
 
-Starts by itself when `build_dataset` has stored a dataset; the partition key of the run is the dataset id. A run by hand needs the
-partition key, or the param `dataset_id`. Training holds the one slot of the pool `gpu_pool` and the queue `gpu`. A model that the gate does not
-promote stays out of service, and `check_verdict` says why. With approval required, `approve` waits for a person under *Required Actions*.
+Starts by itself when `build_dataset` has stored a dataset; the partition key of the run is the dataset id. A run by hand needs
+the partition key, or the param `dataset_id`. Training holds the one slot of the pool `gpu_pool` and the queue `gpu`. A model
+that the gate does not promote stays out of service, and `check_verdict` says why. With approval required, `approve` waits for a
+person under *Required Actions*.
 
 ### On failure
 
@@ -12,7 +13,8 @@ promote stays out of service, and `check_verdict` says why. With approval requir
 - **ModelError**: a model folder is incomplete or altered. Clear the stage that wrote it.
 - **EvaluationError**: the suites cannot be judged, mostly a dataset that another version wrote. Run `build_dataset` again.
 - **check_verdict is skipped**: not a failure. The log has the verdict and its reasons.
-- **PromotionError, PointerMoved**: another model went into service in the meantime. Clear `judge_model`, so that the gate compares with that one.
+- **PromotionError, PointerMoved**: another model went into service in the meantime. Clear `judge_model`, so that the gate
+  compares with that one.
 - **DatabaseUnreachable, StorageUnreachable**: retried by itself; `llmcoder status` says which service is down.
 """
 
@@ -67,7 +69,9 @@ def record(verdict: dict[str, str], approved: bool, answered_by: str) -> None:
     schedule=PartitionedAssetTimetable(assets=DATASET),
     params={
         "dataset_id": Param(None, type=["null", "string"], description="Dataset of a run by hand."),
-        "recipe": Param(SETTINGS.recipe, type="string", minLength=1, description="A recipe of llmcoder_tasks/recipes, or a YAML file."),
+        "recipe": Param(
+            SETTINGS.recipe, type="string", minLength=1, description="A recipe of llmcoder_tasks/recipes, or a YAML file."
+        ),
         "evaluation_limit": Param(1000, type="integer", minimum=1, description="Test items for each scenario."),
         "approval": Param(
             "required" if SETTINGS.approval_required else "off",
@@ -81,6 +85,8 @@ def record(verdict: dict[str, str], approved: bool, answered_by: str) -> None:
     doc_md=__doc__,
 )
 def train_model() -> None:
+    """Train twice, fit, measure, judge, ask, promote."""
+
     @llmcoder_task()
     def find_dataset(*, dag_run: Any = None, params: Any = None) -> Any:
         key = require_key(dag_run, params, "dataset_id")
@@ -145,7 +151,12 @@ def train_model() -> None:
     model = fit(train_stage_two(dataset, train_stage_one(dataset)), dataset)
     verdict = check_verdict(judge(evaluate(model, dataset)))
     approve = PromotionApproval(
-        task_id="approve", verdict=verdict, required="{{ params.approval }}", describe=describe, record=record, execution_timeout=None
+        task_id="approve",
+        verdict=verdict,
+        required="{{ params.approval }}",
+        describe=describe,
+        record=record,
+        execution_timeout=None,
     )
     promote(verdict, approve.output)
 

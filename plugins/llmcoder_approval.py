@@ -70,7 +70,9 @@ def require_promote(database: Database, verdict_id: str) -> None:
     """Pass when the gate said PROMOTE; else skip the rest of the run and say why."""
     verdict = _fetch_verdict(database, verdict_id)
     if verdict["decision"] != "PROMOTE":
-        raise AirflowSkipException(f"{verdict['model_id']} stays out of service, {verdict['decision']}: {'; '.join(verdict['reasons'])}")
+        raise AirflowSkipException(
+            f"{verdict['model_id']} stays out of service, {verdict['decision']}: {'; '.join(verdict['reasons'])}"
+        )
 
 
 def describe_verdict(database: Database, verdict_id: str) -> str:
@@ -78,7 +80,11 @@ def describe_verdict(database: Database, verdict_id: str) -> str:
     verdict = _fetch_verdict(database, verdict_id)
     lines = [
         f"**{verdict['model_id']}** was judged **{verdict['decision']}**"
-        + (f", against {verdict['against_model_id']} in service." if verdict["against_model_id"] else "; no model is in service yet."),
+        + (
+            f", against {verdict['against_model_id']} in service."
+            if verdict["against_model_id"]
+            else "; no model is in service yet."
+        ),
         "",
         *(f"- {reason}" for reason in verdict["reasons"]),
         "",

@@ -28,7 +28,7 @@ def list_arrivals(dag_run: Any, params: Any, events: Sequence[Any], stores: Conn
         events: what the landing watcher told.
         stores: settings and connections.
 
-    Raises ReleaseError when a release takes effect today and nobody has delivered it, AirflowSkipException when it is loaded already.
+    Raises ReleaseError when a release takes effect today and nobody has delivered it, AirflowSkipException when it is loaded.
     """
     if events:
         arrivals = {event.extra["payload"]["source"]: event.extra["payload"] for event in events}

@@ -1,7 +1,7 @@
 """When ICD-10-CM releases take effect: 1 October, and the April update.
 
-Releases are published months before they take effect and start the loop when they arrive (`llmcoder_landing`). On the day itself this
-timetable starts one more run, the alarm for a release that nobody has loaded.
+Releases are published months before they take effect and start the loop when they arrive (`llmcoder_landing`). On the day
+itself this timetable starts one more run, the alarm for a release that nobody has loaded.
 """
 
 from __future__ import annotations

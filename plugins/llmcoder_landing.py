@@ -40,7 +40,9 @@ class ReleaseLandingTrigger(BaseEventTrigger):
         settle_seconds: how long an entry must stay as it is before it counts as whole.
     """
 
-    def __init__(self, landing_uri: str, endpoint_url: str | None = None, poll_seconds: float = 5, settle_seconds: float = 30) -> None:
+    def __init__(
+        self, landing_uri: str, endpoint_url: str | None = None, poll_seconds: float = 5, settle_seconds: float = 30
+    ) -> None:
         super().__init__()
         self.landing_uri = landing_uri
         self.endpoint_url = endpoint_url
@@ -59,7 +61,7 @@ class ReleaseLandingTrigger(BaseEventTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look, tell, and only at the next look remember: an event that a crash swallowed is told again, and ingest is idempotent."""
+        """Look, tell, and only at the next look remember: what a crash swallowed is told again, and ingest is idempotent."""
         settling = Settling(self.settle_seconds)
         told: dict[str, str] = dict(await self.asset_state_store.aget(_TOLD, {}))  # type: ignore[union-attr, call-overload]
         remembered = dict(told)

@@ -2,8 +2,8 @@
 
 - A step's reference goes into XCom as a plain dictionary, an id and a URI.
 - An LLMCoderError becomes its one line. One that a retry cannot cure fails the task at once.
-- A task that reads notes says `reads_notes=True`: an error that nobody expected is then reported by type and place alone, because its
-  message may quote a patient.
+- A task that reads notes says `reads_notes=True`: an error that nobody expected is then reported by type and place alone,
+  because its message may quote a patient.
 """
 
 from __future__ import annotations

@@ -57,6 +57,14 @@ def read_promoted(storage: Storage) -> ModelRef | None:
     return promotion.model if promotion else None
 
 
+def require_promoted(storage: Storage) -> ModelRef:
+    """The model in service. Raises PromotionError when there is none, or on a damaged pointer."""
+    model = read_promoted(storage)
+    if model is None:
+        raise PromotionError("no model is in service yet: run the DAG train_model, or `llmcoder promote-model`")
+    return model
+
+
 def read_standing(storage: Storage) -> Standing:
     """Where the pointer stands. Raises PromotionError on a damaged pointer."""
     found = storage.read_pointer(POINTER_KEY)

@@ -1,0 +1,98 @@
+"""
+### Every night: discharge summaries → ICD-10-CM codes in the database
+
+At 02:00 UTC: loads what lies in the inbox (`LLMCODER_INBOX`: JSON lines, CSV or MIMIC-IV tables), then codes the discharges of
+the last seven days with the model in service, each note once. A run by hand takes `from_date` and `to_date`, both included. It
+runs on the clock and not on an asset: it wants whichever model is in service when the night begins.
+
+### On failure
+
+- **NoteError in load_inbox**: no file of a known form lies in the inbox. Rows that are bad are left out and counted, they stop
+  nothing.
+- **PromotionError in plan_night**: no model is in service. Run `train_model`, or `llmcoder rollback-model`.
+- **code_shard**: clear the failed shard; notes that are coded stay coded. *Its message withheld* means that it may have quoted a
+  patient: the log has the place in the code. A single note that cannot be coded stands in `coded_notes` with the kind of its error.
+- **finish_night**: says how many notes are still to be coded. Clear the shards that failed.
+- **DatabaseUnreachable, StorageUnreachable**: retried by itself; `llmcoder status` says which service is down.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import CronTriggerTimetable, Param, dag
+from llmcoder_night import find_night
+from llmcoder_task import TASK_DEFAULTS, llmcoder_task
+
+from llmcoder_tasks.connections import connect
+
+DAY = {"type": ["null", "string"], "format": "date"}
+
+
+@dag(
+    schedule=CronTriggerTimetable("0 2 * * *", timezone="UTC"),
+    params={
+        "from_date": Param(None, description="First discharge date of a run by hand.", **DAY),
+        "to_date": Param(None, description="Last discharge date of a run by hand.", **DAY),
+        "shards": Param(
+            2, type="integer", minimum=1, maximum=256, description="Parts of the night that workers may code at the same time."
+        ),
+    },
+    default_args=TASK_DEFAULTS,
+    catchup=False,
+    max_active_runs=1,
+    tags=["llmcoder", "night"],
+    doc_md=__doc__,
+)
+def code_encounters() -> None:
+    """Load, plan, code in shards, count."""
+
+    @llmcoder_task(reads_notes=True)
+    def load_inbox() -> Any:
+        from llmcoder_tasks.steps.load_encounters import load_encounters
+
+        stores = connect()
+        if not any(stores.settings.inbox_folder.glob("[!.]*")):
+            return None
+        loaded = load_encounters(stores.settings.inbox_folder, source_format="auto", database=stores.database)
+        return {"encounters": loaded.encounters, "notes_new": loaded.notes_new, "rejected": len(loaded.rejected)}
+
+    @llmcoder_task(task_id="plan_night")
+    def plan(*, dag_run: Any = None, params: Any = None) -> Any:
+        from llmcoder_tasks.evaluation.registry import require_promoted
+        from llmcoder_tasks.steps.code_encounters import plan_night
+
+        stores = connect()
+        from_date, to_date = find_night(dag_run.run_after, params)
+        model = require_promoted(stores.storage)
+        run_id = f"{dag_run.run_id} {model.model_id}"  # cleared after a promotion, the night is coded anew by the new model
+        return plan_night(from_date, to_date, model=model, shards=params["shards"], coding_run_id=run_id, database=stores.database)
+
+    @llmcoder_task(task_id="code_shard", reads_notes=True, execution_timeout=timedelta(hours=6))
+    def code(coding_run_id: str, shard: int, shards: int) -> Any:
+        from llmcoder_tasks.steps.code_encounters import code_shard
+
+        stores = connect()
+        return code_shard(
+            coding_run_id,
+            shard,
+            shards=shards,
+            storage=stores.storage,
+            database=stores.database,
+            cache_folder=stores.settings.home / "cache",
+        )
+
+    # Also after a shard that failed: the coding run is then marked as failed, with what is left to do.
+    @llmcoder_task(task_id="finish_night", trigger_rule="all_done_min_one_success")
+    def finish(planned: list[dict[str, Any]]) -> Any:
+        from llmcoder_tasks.steps.code_encounters import finish_night
+
+        return finish_night(planned[0]["coding_run_id"], connect().database)
+
+    planned = plan()
+    load_inbox() >> planned
+    code.expand_kwargs(planned) >> finish(planned)
+
+
+code_encounters()

@@ -1,0 +1,127 @@
+"""What the demo prints at its end, all of it read back from the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from llmcoder_tasks.database import Database, Row
+from llmcoder_tasks.errors import ServiceError
+from llmcoder_tasks.records import SCENARIOS, render_code
+
+NOTE_LINES = 24
+
+
+def print_report(
+    console: Console,
+    database: Database,
+    *,
+    encounter_id: str,
+    after_step_run_id: int,
+    peak_memory_mib: float,
+    seconds: float,
+) -> None:
+    """Print scorecard, a coded sample note, counts, and what each step since `after_step_run_id` cost.
+
+    `encounter_id` names the sample note to show. Raises ServiceError when there is no verdict or no coded note to show.
+    """
+    verdict = database.fetch_one("fetch_newest_verdict")
+    if verdict is None:
+        raise ServiceError("the loop ended without a verdict: see the train_model runs in the Airflow UI")
+    console.rule("Scorecard")
+    console.print(_render_scorecard(verdict, database.fetch_all("list_scores", evaluation_id=verdict["evaluation_id"])))
+    console.print(f"Verdict on {verdict['model_id']}: [bold]{verdict['decision']}[/]")
+    for reason in verdict["reasons"]:
+        console.print(f"  {escape(str(reason))}")
+    console.rule("A coded discharge summary")
+    run = database.fetch_one("find_run_that_coded", encounter_id=encounter_id)
+    if run is None:
+        raise ServiceError(f"{encounter_id} was not coded: see the code_encounters runs in the Airflow UI")
+    _print_note(console, database, run["coding_run_id"], encounter_id)
+    _print_agreement(console, database, run["coding_run_id"])
+    console.rule("In the database")
+    counts = database.fetch_one("count_loop_rows") or {}
+    console.print(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()))
+    console.rule("Steps")
+    console.print(_render_steps(database.fetch_all("list_step_runs_after", step_run_id=after_step_run_id)))
+    console.print(
+        f"All together: {seconds:.0f} s, and at most {peak_memory_mib:,.0f} MiB of memory, Airflow and PostgreSQL included."
+    )
+
+
+def _render_scorecard(verdict: Row, scores: Sequence[Row]) -> Table:
+    """A row for each coder, a column for each scenario: exact match with its 95 % interval, category match below."""
+    present = {score["scenario"]: score["n"] for score in scores}
+    scenarios = [name for name in SCENARIOS if name in present] + sorted(present.keys() - set(SCENARIOS))
+    table = Table(title=f"{verdict['model_id']}: exact match in % [95 % interval], category match below")
+    table.add_column("coder")
+    for name in scenarios:
+        table.add_column(f"{name}\nn={present[name]:,}", justify="right")
+    for coder, group in groupby(scores, key=lambda score: score["coder"]):
+        cells = {score["scenario"]: _render_score(score) for score in group}
+        table.add_row(str(coder), *(cells.get(name, "") for name in scenarios))
+    return table
+
+
+def _render_score(score: Row) -> Text:
+    exact = f"{100 * score['exact_match']:.1f}"
+    interval = f" [{100 * score['exact_low']:.1f}, {100 * score['exact_high']:.1f}]"
+    return Text.assemble((exact, "bold"), (interval, "dim"), f"\n{100 * score['category_match']:.1f}")
+
+
+def _print_note(console: Console, database: Database, coding_run_id: str, encounter_id: str) -> None:
+    """The beginning of one of our own sample notes with the evidence marked, and its codes."""
+    note = database.fetch_one("fetch_coded_note", coding_run_id=coding_run_id, encounter_id=encounter_id) or {}
+    key = {name: note[name] for name in ("encounter_id", "note_sha256", "model_id", "release_key")}
+    predictions = database.fetch_all("list_note_predictions", **key)
+    text = Text(note["note_text"])
+    for row in predictions:
+        text.stylize("bold reverse" if row["decision"] == "auto" else "bold underline", row["start"], row["end"])
+    console.print(f"Encounter {encounter_id}, discharged {note['discharge_date']}, codes of {note['release_key']}\n")
+    for line in text.split("\n")[:NOTE_LINES]:
+        console.print("  ", line, soft_wrap=True)
+    console.print("  …\n")
+    table = Table("code", "title", "confidence", "decision", "evidence", "at")
+    for row in predictions:
+        evidence = " ".join(note["note_text"][row["start"] : row["end"]].split())
+        place = f"{row['start']}-{row['end']}"
+        table.add_row(
+            render_code(row["code"]),
+            escape(row["description"]),
+            f"{row['confidence']:.2f}",
+            row["decision"],
+            escape(evidence),
+            place,
+        )
+    console.print(table)
+
+
+def _print_agreement(console: Console, database: Database, coding_run_id: str) -> None:
+    """How the codes of a run agree with those that people gave the same notes."""
+    score = database.fetch_one("measure_coding_run", coding_run_id=coding_run_id) or {}
+    if not score.get("agreed"):
+        console.print("No proposed code agrees with the gold codes of the notes.")
+        return
+    precision, recall = score["agreed"] / score["predicted"], score["agreed"] / score["gold"]
+    f1 = 2 * precision * recall / (precision + recall)
+    console.print(
+        f"Against the gold codes of the notes: {score['agreed']} of {score['gold']} found, {score['predicted']} proposed: "
+        f"precision {precision:.2f}, recall {recall:.2f}, F1 {f1:.2f}"
+    )
+
+
+def _render_steps(rows: Sequence[Row]) -> Table:
+    table = Table("step", "subject", "seconds", "peak MiB")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for step, group in groupby(rows, key=lambda row: row["step"]):
+        members = list(group)
+        subject = members[0]["subject"] if len(members) == 1 else f"{len(members)} parts, seconds added up"
+        seconds = sum(row["seconds"] for row in members)
+        table.add_row(str(step), escape(subject), f"{seconds:.1f}", f"{max(row['peak_memory_mib'] for row in members):,.0f}")
+    return table
