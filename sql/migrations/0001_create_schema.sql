@@ -241,6 +241,17 @@ CREATE TABLE coded_notes (
 );
 CREATE INDEX coded_notes_run ON coded_notes (coding_run_id);
 
+-- Encounters of a run that could not be coded at all, and why.
+CREATE TABLE uncoded_encounters (
+    coding_run_id text NOT NULL REFERENCES coding_runs ON DELETE CASCADE,
+    encounter_id text NOT NULL REFERENCES encounters,
+    reason text NOT NULL CHECK (reason IN (
+        'no_discharge_summary',
+        'no_release_on_discharge_date'         -- every loaded release takes effect later
+    )),
+    PRIMARY KEY (coding_run_id, encounter_id)
+);
+
 CREATE TABLE predictions (
     prediction_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     encounter_id text NOT NULL,

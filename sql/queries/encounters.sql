@@ -1,0 +1,218 @@
+-- name: create_incoming_encounters
+CREATE TEMPORARY TABLE incoming_encounters (
+    encounter_id text NOT NULL,
+    patient_id text,
+    admission_date date,
+    discharge_date date NOT NULL,
+    sex text,
+    age_years integer,
+    source text NOT NULL,
+    note_sha256 text NOT NULL,
+    note_text text NOT NULL,
+    codes text[]                               -- NULL: the source says nothing about codes
+) ON COMMIT DROP;
+
+-- name: upsert_encounters
+INSERT INTO encounters (encounter_id, patient_id, admission_date, discharge_date, sex, age_years, source)
+SELECT encounter_id, patient_id, admission_date, discharge_date, sex, age_years, source
+FROM incoming_encounters
+ORDER BY encounter_id
+ON CONFLICT (encounter_id) DO UPDATE
+SET patient_id = EXCLUDED.patient_id,
+    admission_date = EXCLUDED.admission_date,
+    discharge_date = EXCLUDED.discharge_date,
+    sex = EXCLUDED.sex,
+    age_years = EXCLUDED.age_years
+WHERE (encounters.patient_id, encounters.admission_date, encounters.discharge_date, encounters.sex, encounters.age_years)
+      IS DISTINCT FROM
+      (EXCLUDED.patient_id, EXCLUDED.admission_date, EXCLUDED.discharge_date, EXCLUDED.sex, EXCLUDED.age_years);
+
+-- A text that is not the current one becomes the next version, also when it is an older one that came back.
+-- name: upsert_discharge_summaries
+INSERT INTO discharge_summaries (encounter_id, note_sha256, note_text, version)
+SELECT incoming.encounter_id, incoming.note_sha256, incoming.note_text, coalesce(latest.version, 0) + 1
+FROM incoming_encounters AS incoming
+LEFT JOIN LATERAL (
+    SELECT version, note_sha256 FROM discharge_summaries
+    WHERE encounter_id = incoming.encounter_id
+    ORDER BY version DESC LIMIT 1
+) AS latest ON true
+WHERE latest.note_sha256 IS DISTINCT FROM incoming.note_sha256
+ON CONFLICT (encounter_id, note_sha256) DO UPDATE
+SET version = EXCLUDED.version, received_at = now();
+
+-- name: delete_stale_gold_codes
+DELETE FROM gold_codes
+USING incoming_encounters AS incoming
+WHERE incoming.encounter_id = gold_codes.encounter_id
+  AND incoming.codes IS NOT NULL
+  AND NOT gold_codes.code = ANY (incoming.codes);
+
+-- name: upsert_gold_codes
+INSERT INTO gold_codes (encounter_id, code, rank)
+SELECT incoming.encounter_id, listed.code, listed.rank
+FROM incoming_encounters AS incoming, unnest(incoming.codes) WITH ORDINALITY AS listed (code, rank)
+ON CONFLICT (encounter_id, code) DO UPDATE
+SET rank = EXCLUDED.rank
+WHERE gold_codes.rank <> EXCLUDED.rank;
+
+-- name: create_coding_run
+INSERT INTO coding_runs (coding_run_id, from_date, to_date, model_id, status, encounter_count)
+SELECT :coding_run_id, :from_date, :to_date, :model_id, 'running', count(*)
+FROM encounters
+WHERE discharge_date BETWEEN :from_date AND :to_date
+ON CONFLICT (coding_run_id) DO NOTHING;
+
+-- name: reopen_coding_run
+UPDATE coding_runs
+SET status = 'running',
+    finished_at = NULL,
+    encounter_count = (SELECT count(*) FROM encounters WHERE discharge_date BETWEEN coding_runs.from_date AND coding_runs.to_date)
+WHERE coding_run_id = :coding_run_id;
+
+-- name: fetch_coding_run
+SELECT coding_run_id, from_date, to_date, model_id, status, encounter_count, started_at, finished_at
+FROM coding_runs
+WHERE coding_run_id = :coding_run_id;
+
+-- name: close_coding_run
+UPDATE coding_runs
+SET status = :status, finished_at = now()
+WHERE coding_run_id = :coding_run_id AND status = 'running';
+
+-- name: find_registered_model
+SELECT model_id FROM models WHERE model_id = :model_id;
+
+-- name: record_uncoded_encounters
+INSERT INTO uncoded_encounters (coding_run_id, encounter_id, reason)
+SELECT run.coding_run_id,
+       encounter.encounter_id,
+       CASE WHEN note.encounter_id IS NULL THEN 'no_discharge_summary' ELSE 'no_release_on_discharge_date' END
+FROM coding_runs AS run
+JOIN encounters AS encounter ON encounter.discharge_date BETWEEN run.from_date AND run.to_date
+LEFT JOIN LATERAL (SELECT encounter_id FROM discharge_summaries WHERE encounter_id = encounter.encounter_id LIMIT 1) AS note ON true
+WHERE run.coding_run_id = :coding_run_id
+  AND (note.encounter_id IS NULL OR NOT EXISTS (SELECT FROM releases WHERE effective_from <= encounter.discharge_date))
+ON CONFLICT (coding_run_id, encounter_id) DO UPDATE SET reason = EXCLUDED.reason WHERE uncoded_encounters.reason <> EXCLUDED.reason;
+
+-- What stood in the way may be gone by the next attempt.
+-- name: forget_coded_encounters
+DELETE FROM uncoded_encounters
+USING encounters AS encounter
+WHERE uncoded_encounters.coding_run_id = :coding_run_id
+  AND encounter.encounter_id = uncoded_encounters.encounter_id
+  AND EXISTS (SELECT FROM discharge_summaries WHERE discharge_summaries.encounter_id = encounter.encounter_id)
+  AND EXISTS (SELECT FROM releases WHERE effective_from <= encounter.discharge_date);
+
+-- The current notes of a run that its model has not coded under the release of their discharge date. A note that failed in an earlier
+-- run is tried again, once a run. Notes of one hash shard, or of all when shard is NULL.
+-- name: list_pending_notes
+SELECT note.encounter_id, note.note_sha256, release.release_key, shard.number AS shard
+FROM coding_runs AS run
+JOIN encounters AS encounter ON encounter.discharge_date BETWEEN run.from_date AND run.to_date
+CROSS JOIN LATERAL (
+    SELECT ('x' || substr(md5(encounter.encounter_id), 1, 7))::bit(28)::integer % :shards AS number
+) AS shard
+JOIN LATERAL (
+    SELECT encounter_id, note_sha256 FROM discharge_summaries
+    WHERE encounter_id = encounter.encounter_id
+    ORDER BY version DESC LIMIT 1
+) AS note ON true
+JOIN LATERAL (
+    SELECT release_key FROM releases WHERE effective_from <= encounter.discharge_date ORDER BY effective_from DESC LIMIT 1
+) AS release ON true
+LEFT JOIN coded_notes AS done
+    ON done.encounter_id = note.encounter_id AND done.note_sha256 = note.note_sha256
+   AND done.model_id = run.model_id AND done.release_key = release.release_key
+WHERE run.coding_run_id = :coding_run_id
+  AND (CAST(:shard AS integer) IS NULL OR shard.number = :shard)
+  AND (done.encounter_id IS NULL OR (done.status = 'failed' AND done.coding_run_id <> run.coding_run_id))
+ORDER BY release.release_key, note.encounter_id;
+
+-- name: fetch_note_texts
+SELECT encounter_id, note_sha256, note_text
+FROM discharge_summaries
+WHERE (encounter_id, note_sha256) IN (SELECT * FROM unnest(CAST(:encounter_ids AS text[]), CAST(:note_sha256s AS text[])))
+ORDER BY encounter_id;
+
+-- One row comes back for the worker who won the note; none for one who came second.
+-- name: claim_coded_note
+INSERT INTO coded_notes (encounter_id, note_sha256, model_id, release_key, coding_run_id, status, failure)
+VALUES (:encounter_id, :note_sha256, :model_id, :release_key, :coding_run_id, :status, :failure)
+ON CONFLICT (encounter_id, note_sha256, model_id, release_key) DO UPDATE
+SET coding_run_id = EXCLUDED.coding_run_id, status = EXCLUDED.status, failure = EXCLUDED.failure, coded_at = now()
+WHERE coded_notes.status = 'failed' AND coded_notes.coding_run_id <> EXCLUDED.coding_run_id
+RETURNING encounter_id;
+
+-- name: insert_predictions
+INSERT INTO predictions (
+    encounter_id, note_sha256, model_id, release_key, code, rank, confidence, decision, evidence_start, evidence_end
+)
+VALUES (
+    :encounter_id, :note_sha256, :model_id, :release_key, :code, :rank, :confidence, :decision, :evidence_start, :evidence_end
+);
+
+-- name: count_coding_run
+SELECT run.encounter_count AS encounters,
+       count(note.encounter_id) FILTER (WHERE note.status = 'coded') AS coded,
+       count(note.encounter_id) FILTER (WHERE note.status = 'failed') AS failed,
+       (SELECT count(*) FROM uncoded_encounters WHERE coding_run_id = run.coding_run_id) AS uncoded,
+       coalesce(sum(found.predictions), 0)::integer AS predictions,
+       coalesce(sum(found.auto), 0)::integer AS auto,
+       coalesce(sum(found.review), 0)::integer AS review
+FROM coding_runs AS run
+LEFT JOIN coded_notes AS note ON note.coding_run_id = run.coding_run_id
+LEFT JOIN LATERAL (
+    SELECT count(*) AS predictions,
+           count(*) FILTER (WHERE decision = 'auto') AS auto,
+           count(*) FILTER (WHERE decision = 'review') AS review
+    FROM predictions
+    WHERE (encounter_id, note_sha256, model_id, release_key)
+        = (note.encounter_id, note.note_sha256, note.model_id, note.release_key)
+) AS found ON true
+WHERE run.coding_run_id = :coding_run_id
+GROUP BY run.coding_run_id;
+
+-- name: list_coded_encounters
+SELECT note.encounter_id, note.note_sha256, note.release_key, note.status, note.failure, encounter.discharge_date, note.coded_at
+FROM coded_notes AS note
+JOIN encounters AS encounter USING (encounter_id)
+WHERE note.coding_run_id = :coding_run_id
+ORDER BY note.encounter_id;
+
+-- name: fetch_coded_note
+SELECT note.encounter_id, note.note_sha256, note.model_id, note.release_key, summary.note_text, encounter.discharge_date
+FROM coded_notes AS note
+JOIN discharge_summaries AS summary USING (encounter_id, note_sha256)
+JOIN encounters AS encounter USING (encounter_id)
+WHERE note.coding_run_id = :coding_run_id AND note.encounter_id = :encounter_id AND note.status = 'coded';
+
+-- name: list_note_predictions
+SELECT prediction.code, code.long_title AS description, prediction.confidence, prediction.decision,
+       prediction.evidence_start AS start, prediction.evidence_end AS "end"
+FROM predictions AS prediction
+JOIN codes AS code USING (release_key, code)
+WHERE prediction.encounter_id = :encounter_id
+  AND prediction.note_sha256 = :note_sha256
+  AND prediction.model_id = :model_id
+  AND prediction.release_key = :release_key
+ORDER BY prediction.rank;
+
+-- Against the codes of human coders, where a source had them.
+-- name: measure_coding_run
+SELECT count(*) FILTER (WHERE gold.code IS NOT NULL AND predicted.code IS NOT NULL) AS agreed,
+       count(predicted.code) AS predicted,
+       count(gold.code) AS gold
+FROM (
+    SELECT prediction.encounter_id, prediction.code
+    FROM coded_notes AS note
+    JOIN predictions AS prediction USING (encounter_id, note_sha256, model_id, release_key)
+    WHERE note.coding_run_id = :coding_run_id
+      AND EXISTS (SELECT FROM gold_codes WHERE gold_codes.encounter_id = note.encounter_id)
+) AS predicted
+FULL JOIN (
+    SELECT gold_codes.encounter_id, gold_codes.code
+    FROM coded_notes AS note
+    JOIN gold_codes USING (encounter_id)
+    WHERE note.coding_run_id = :coding_run_id AND note.status = 'coded'
+) AS gold USING (encounter_id, code);
