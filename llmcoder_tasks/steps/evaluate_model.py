@@ -1,0 +1,202 @@
+"""A trained model and a dataset → a scorecard of every coder on every scenario, with its report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmcoder_tasks.database import Database
+from llmcoder_tasks.dataset.store import fetch_dataset, read_manifest
+from llmcoder_tasks.errors import ArtifactMissing, EvaluationError
+from llmcoder_tasks.evaluation.outcomes import Outcome, score_suite, write_outcomes
+from llmcoder_tasks.evaluation.predictors import CoderRow, ModelFolders, open_rows
+from llmcoder_tasks.evaluation.report import Evidence, read_curve, read_reliability, render_report
+from llmcoder_tasks.evaluation.scorecard import CODERS, SCHEMA_VERSION, Scorecard, build_cells, parse_scorecard
+from llmcoder_tasks.evaluation.suites import Suite, hash_suites, read_suites
+from llmcoder_tasks.icd10cm.code_set import CodeSet, read_code_set
+from llmcoder_tasks.model.manifest import fetch_model
+from llmcoder_tasks.progress import record_step, track
+from llmcoder_tasks.records import DatasetRef, ModelRef, ScorecardRef
+from llmcoder_tasks.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_LIMIT = 300
+CODER_NAME = "coder.json"
+CURVE_NAME = "training_log.jsonl"
+
+
+def evaluate_model(
+    model: ModelRef, dataset: DatasetRef, *, storage: Storage, database: Database, cache_folder: Path, limit: int = DEFAULT_LIMIT
+) -> ScorecardRef:
+    """Score a model, its stage one, its untrained self, the lexical baseline and the whole coder on a dataset's suites.
+
+    At most `limit` items a scenario; slow rows answer fewer, and every figure says its number of items. Writes
+    `scorecards/<evaluation_id>/` (outcomes, report, and the scorecard last) and the tables `scorecards` and `evaluations`. The same
+    model, coder, dataset and limit give the same id: a second run changes nothing. Raises EvaluationError when the model is unknown
+    to the database or has no coder, ModelError or DatasetError when files are altered.
+    """
+    coder_json = _read_coder(model, storage)
+    evaluation_id = _make_id(model, dataset, coder_json, limit)
+    prefix = f"scorecards/{evaluation_id}"
+    with record_step(database, "evaluate_model", evaluation_id) as detail:
+        if storage.exists(f"{prefix}/scorecard.json"):
+            scorecard = parse_scorecard(storage.read_bytes(f"{prefix}/scorecard.json"))
+            logger.info("scorecard %s is already there: nothing to evaluate", evaluation_id)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                work = _Evaluation(
+                    model,
+                    dataset,
+                    storage=storage,
+                    database=database,
+                    cache_folder=cache_folder,
+                    work_folder=Path(folder),
+                    limit=limit,
+                )
+                scorecard = work.run(evaluation_id, coder_json)
+                detail["seconds"] = work.seconds
+                storage.publish_folder(Path(folder) / "scorecard", prefix, last="scorecard.json")
+        _record(scorecard, storage.uri_of(prefix), database)
+    return ScorecardRef(evaluation_id, storage.uri_of(prefix))
+
+
+def _read_coder(model: ModelRef, storage: Storage) -> bytes:
+    try:
+        return storage.read_bytes(f"coders/{model.model_id}/{CODER_NAME}")
+    except ArtifactMissing:
+        raise EvaluationError(f"{model.model_id} has no {CODER_NAME}: run `llmcoder fit-coder` on it first") from None
+
+
+def _make_id(model: ModelRef, dataset: DatasetRef, coder_json: bytes, limit: int) -> str:
+    inputs = [SCHEMA_VERSION, model.model_id, dataset.dataset_id, hashlib.sha256(coder_json).hexdigest(), limit]
+    return f"{model.model_id}-{hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:8]}"
+
+
+class _Evaluation:
+    """One evaluation in progress: what it reads from, and how long each row took."""
+
+    def __init__(
+        self,
+        model: ModelRef,
+        dataset: DatasetRef,
+        *,
+        storage: Storage,
+        database: Database,
+        cache_folder: Path,
+        work_folder: Path,
+        limit: int,
+    ) -> None:
+        row = database.fetch_one("fetch_judged_model", model_id=model.model_id)
+        if row is None:
+            raise EvaluationError(f"the table models does not know {model.model_id}: train it against this database")
+        self.model, self.lineage = model, row
+        self.dataset, self.manifest = dataset, read_manifest(storage, dataset.uri)
+        self.storage, self.database = storage, database
+        self.cache_folder, self.work_folder = cache_folder, work_folder
+        self.limit = limit
+        self.seconds: dict[str, float] = {}
+
+    def run(self, evaluation_id: str, coder_json: bytes) -> Scorecard:
+        """Score every row and write `scorecard/` into the work folder."""
+        release_key = self.manifest.release_key
+        code_set = read_code_set(self.database, release_key)
+        data = fetch_dataset(self.storage, self.dataset, self.cache_folder)
+        suites = read_suites(data, self.manifest.tables, limit=self.limit)
+        folders = self._fetch_folders(coder_json)
+        rows = open_rows(folders, code_set, limit=self.limit)
+        outcomes = self._score(rows, suites, frozenset(code.code for code in code_set.codes))
+        scorecard = Scorecard(
+            schema_version=SCHEMA_VERSION,
+            evaluation_id=evaluation_id,
+            model_id=self.model.model_id,
+            stage_one_model_id=self.lineage["parent_model_id"],
+            dataset_id=self.dataset.dataset_id,
+            release_key=release_key,
+            coder_sha256=hashlib.sha256(coder_json).hexdigest(),
+            suites_sha256=hash_suites(suites),
+            suite_sizes={suite.scenario: len(suite.examples) for suite in suites},
+            cells=build_cells(outcomes, suites),
+        )
+        self._write(scorecard, outcomes, self._collect_evidence(folders, code_set, coder_json))
+        return scorecard
+
+    def _fetch_folders(self, coder_json: bytes) -> ModelFolders:
+        folder = fetch_model(self.storage, self.model.uri, self.cache_folder)
+        coder_folder = self.work_folder / "coder"
+        shutil.copytree(folder, coder_folder)
+        (coder_folder / CODER_NAME).write_bytes(coder_json)
+        parent = self._parent()
+        return ModelFolders(
+            model=folder,
+            coder=coder_folder,
+            stage=self.lineage["stage"],
+            stage_one=fetch_model(self.storage, parent["uri"], self.cache_folder) if parent else None,
+        )
+
+    def _parent(self) -> dict[str, Any] | None:
+        parent_id = self.lineage["parent_model_id"]
+        return self.database.fetch_one("fetch_judged_model", model_id=parent_id) if parent_id else None
+
+    def _score(self, rows: Iterable[CoderRow], suites: Sequence[Suite], known_codes: frozenset[str]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for row in track(rows, "evaluating", total=len(CODERS), unit="coders"):
+            started = time.monotonic()
+            for suite in suites:
+                predictor = row.predictor(suite.scenario)
+                outcomes += score_suite(row.coder, predictor, suite.head(row.limit), known_codes=known_codes)
+            self.seconds[row.coder] = round(time.monotonic() - started, 1)
+            logger.info("%s answered in %.1f s", row.coder, self.seconds[row.coder])
+        return outcomes
+
+    def _collect_evidence(self, folders: ModelFolders, code_set: CodeSet, coder_json: bytes) -> Evidence:
+        stages = {"stage_one": folders.stage_one, folders.stage: folders.model}
+        return Evidence(
+            titles=code_set.titles,
+            curves={stage: read_curve(folder / CURVE_NAME) for stage, folder in stages.items() if folder},
+            reliability=read_reliability(coder_json),
+        )
+
+    def _write(self, scorecard: Scorecard, outcomes: Sequence[Outcome], evidence: Evidence) -> None:
+        folder = self.work_folder / "scorecard"
+        folder.mkdir()
+        write_outcomes(outcomes, folder / "outcomes.parquet")
+        (folder / "report.html").write_text(render_report(scorecard, evidence), encoding="utf-8")
+        (folder / "scorecard.json").write_text(scorecard.to_json(), encoding="utf-8")
+
+
+def _record(scorecard: Scorecard, uri: str, database: Database) -> None:
+    with database.transaction() as transaction:
+        transaction.execute(
+            "record_scorecard",
+            {
+                "evaluation_id": scorecard.evaluation_id,
+                "model_id": scorecard.model_id,
+                "dataset_id": scorecard.dataset_id,
+                "suites_sha256": scorecard.suites_sha256,
+                "uri": uri,
+                "scorecard": scorecard.to_json(),
+            },
+        )
+        rows = [
+            {
+                "evaluation_id": scorecard.evaluation_id,
+                "coder": cell.coder,
+                "scenario": cell.scenario,
+                "n": cell.n,
+                "exact_match": cell.exact.value,
+                "exact_low": cell.exact.low,
+                "exact_high": cell.exact.high,
+                "category_match": cell.category.value,
+            }
+            for cell in scorecard.cells
+        ]
+        if rows:
+            transaction.execute("record_evaluation", rows)

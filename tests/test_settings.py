@@ -1,0 +1,123 @@
+"""Settings from the environment: defaults, every check, and no password in a message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmcoder_tasks.errors import SettingsError
+from llmcoder_tasks.settings import PROJECT_FOLDER, Settings
+
+
+def test_an_empty_environment_means_the_embedded_services_in_the_project() -> None:
+    settings = Settings.from_environment({})
+    home = PROJECT_FOLDER / ".llmcoder"
+    assert settings == Settings(
+        home=home,
+        database_url=None,
+        artifacts_uri=(home / "artifacts").as_uri(),
+        landing_uri=(home / "landing").as_uri(),
+        inbox_folder=home / "inbox",
+        s3_endpoint_url=None,
+        recipe="compact",
+        approval_required=True,
+        training_processes=None,
+        port=None,
+    )
+
+
+def test_every_setting_is_read(tmp_path: Path) -> None:
+    settings = Settings.from_environment(
+        {
+            "LLMCODER_HOME": str(tmp_path),
+            "LLMCODER_DATABASE_URL": "postgresql://someone@db/results",
+            "LLMCODER_ARTIFACTS": "s3://bucket/prefix/",
+            "LLMCODER_LANDING": "file:///landing",
+            "LLMCODER_INBOX": str(tmp_path / "in"),
+            "LLMCODER_S3_ENDPOINT_URL": "http://127.0.0.1:9000",
+            "LLMCODER_RECIPE": "llama-3.2-1b",
+            "LLMCODER_APPROVAL": "off",
+            "LLMCODER_TRAINING_PROCESSES": "4",
+            "LLMCODER_PORT": "8081",
+            "PATH": "not ours",
+        }
+    )
+    assert settings == Settings(
+        home=tmp_path,
+        database_url="postgresql+psycopg2://someone@db/results",
+        artifacts_uri="s3://bucket/prefix",
+        landing_uri="file:///landing",
+        inbox_folder=tmp_path / "in",
+        s3_endpoint_url="http://127.0.0.1:9000",
+        recipe="llama-3.2-1b",
+        approval_required=False,
+        training_processes=4,
+        port=8081,
+    )
+
+
+def test_empty_values_count_as_unset() -> None:
+    names = ("DATABASE_URL", "ARTIFACTS", "S3_ENDPOINT_URL", "RECIPE", "APPROVAL", "TRAINING_PROCESSES", "PORT", "HOME", "INBOX")
+    empty = Settings.from_environment({f"LLMCODER_{name}": "" for name in names})
+    assert empty == Settings.from_environment({})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "cure"),
+    [
+        ("LLMCODER_ARTEFACTS", "file:///x", "unknown setting LLMCODER_ARTEFACTS"),
+        ("LLMCODER_ARTIFACTS", "/just/a/path", "neither s3://bucket/prefix nor file:///absolute/folder"),
+        ("LLMCODER_ARTIFACTS", "s3://", "neither s3://bucket/prefix"),
+        ("LLMCODER_ARTIFACTS", "file://host/folder", "neither s3://bucket/prefix"),
+        ("LLMCODER_LANDING", "https://example.org", "LLMCODER_LANDING"),
+        ("LLMCODER_APPROVAL", "yes", "neither 'required' nor 'off'"),
+        ("LLMCODER_TRAINING_PROCESSES", "0", "positive whole number"),
+        ("LLMCODER_PORT", "-1", "positive whole number"),
+        ("LLMCODER_PORT", "http", "positive whole number"),
+    ],
+)
+def test_a_malformed_setting_is_named_with_its_cure(name: str, value: str, cure: str) -> None:
+    with pytest.raises(SettingsError, match=cure):
+        Settings.from_environment({name: value})
+
+
+def test_a_malformed_database_url_is_refused_without_its_password() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment({"LLMCODER_DATABASE_URL": "mysql://root:hunter2@db/results"})
+    assert "hunter2" not in str(caught.value)
+    assert "postgresql://" in str(caught.value)
+
+
+def test_the_embedded_database_is_found_where_up_left_its_address(tmp_path: Path) -> None:
+    settings = Settings.from_environment({"LLMCODER_HOME": str(tmp_path)})
+    with pytest.raises(SettingsError, match="run `llmcoder up`"):
+        settings.require_database_url()
+    settings.embedded_url_file.parent.mkdir(parents=True)
+    settings.embedded_url_file.write_text("postgresql+psycopg2://postgres@/results?host=/tmp\n")
+    assert settings.require_database_url() == "postgresql+psycopg2://postgres@/results?host=/tmp"
+
+
+def test_a_database_url_goes_before_the_embedded_one(tmp_path: Path) -> None:
+    settings = Settings.from_environment(
+        {"LLMCODER_HOME": str(tmp_path), "LLMCODER_DATABASE_URL": "postgresql+psycopg2://someone@db/results"}
+    )
+    settings.embedded_url_file.parent.mkdir(parents=True)
+    settings.embedded_url_file.write_text("postgresql+psycopg2://embedded")
+    assert settings.require_database_url() == "postgresql+psycopg2://someone@db/results"
+
+
+def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LLMCODER_HOME", str(tmp_path))
+    assert Settings.from_environment().home == tmp_path
+
+
+def test_every_variable_of_the_table_in_the_docstring_is_known() -> None:
+    import re
+
+    from llmcoder_tasks import settings
+
+    documented = set(re.findall(r"^\| (LLMCODER_\w+) \|", settings.__doc__ or "", re.MULTILINE))
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment({"LLMCODER_NOTHING": "x"})
+    assert set(re.findall(r"LLMCODER_\w+", str(caught.value).split("the settings are")[1])) == documented
