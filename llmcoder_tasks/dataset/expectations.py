@@ -18,13 +18,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmcoder_tasks.dataset.config import CONDITION_COUNTS
+from llmcoder_tasks.dataset.example_frames import chapter_frame, example_frame, leaked_codes
+from llmcoder_tasks.dataset.variations import names_of
 from llmcoder_tasks.errors import ExpectationsFailed
 from llmcoder_tasks.records import parse_release_key
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from llmcoder_tasks.icd10cm.code_set import Code
+    from llmcoder_tasks.dataset.examples import Tables
+    from llmcoder_tasks.icd10cm.code_set import Code, CodeSet
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +40,9 @@ TITLE_LENGTH_LIMIT = 400
 
 _COUNT_TOLERANCE = 0.05
 _COUNT_SLACK = 50  # so that a release of a few codes may change by a few codes
+_SEVERAL_CONDITIONS = ("multiple", "notes")
+_LENGTH_LIMITS = {"base": TITLE_LENGTH_LIMIT, "multiple": 2_500, "notes": 8_000}  # characters; one condition: 600
+_CHAPTER_TOLERANCE = 0.04  # titles of one word have no other order: chapter 19 has few of them, and gains share
 _EXAMPLES_SHOWN = 3
 _EXAMPLE_WIDTH = 90
 _SITE = "data_docs"
@@ -138,6 +145,68 @@ def _addenda_expectations(gx: Any) -> list[Any]:
     ]
 
 
+def verify_examples(tables: Tables, *, code_set: CodeSet, subject: str, docs_folder: Path) -> Path:
+    """Check every table of a dataset and return the first page of its Data Docs, `docs_folder/subject/index.html`.
+
+    Labels are recomputed from the ids and held against the release; splits are compared across all tables. Raises
+    ExpectationsFailed.
+    """
+    gx = _import_great_expectations()
+    leaked, names = leaked_codes(tables), names_of(code_set)
+    suites = []
+    for scenario, rows in tables.items():
+        frame = example_frame(rows, titles=code_set.titles, names=names, leaked=leaked)
+        suites.append(Suite(scenario, frame, _example_expectations(gx, scenario), identity="example_id"))
+        codes = sum(len(made.example.codes) for made in rows)
+        chapters = chapter_frame(rows, code_set)
+        suites.append(Suite(f"{scenario}_chapters", chapters, _chapter_expectations(gx, codes), identity="chapter"))
+    return verify_suites(gx, suites, subject=subject, release_key=code_set.release_key, docs_folder=docs_folder)
+
+
+def _example_expectations(gx: Any, scenario: str) -> list[Any]:
+    e = gx.expectations
+    fewest, most = CONDITION_COUNTS if scenario in _SEVERAL_CONDITIONS else (1, 1)
+    splits = ["train"] if scenario == "base" else ["train", "validation", "test"]
+    return [
+        e.ExpectColumnValuesToMatchRegex(column="text", regex=r"\S", meta={"name": "text not empty"}),
+        e.ExpectColumnValueLengthsToBeBetween(
+            column="text", min_value=2, max_value=_LENGTH_LIMITS.get(scenario, 600), meta={"name": "text length"}
+        ),
+        e.ExpectColumnValuesToBeNull(column="unbillable_code", meta={"name": "label billable in this release"}),
+        e.ExpectColumnPairValuesToBeEqual(column_A="codes", column_B="source_codes", meta={"name": "label unchanged"}),
+        e.ExpectColumnPairValuesToBeEqual(
+            column_A="condition_count", column_B="code_count", meta={"name": "as many conditions as codes"}
+        ),
+        e.ExpectColumnValuesToBeBetween(
+            column="condition_count", min_value=fewest, max_value=most, meta={"name": "number of conditions of the scenario"}
+        ),
+        e.ExpectColumnValuesToBeInSet(column="split", value_set=splits, meta={"name": "known split"}),
+        e.ExpectColumnValuesToBeUnique(column="example_id", meta={"name": "unique ids"}),
+        e.ExpectCompoundColumnsToBeUnique(column_list=["text", "codes"], meta={"name": "no duplicate rows"}),
+        e.ExpectColumnValuesToBeNull(column="other_code_named", meta={"name": "text names no other code"}),
+        *_title_expectations(gx, scenario),
+    ]
+
+
+def _title_expectations(gx: Any, scenario: str) -> list[Any]:
+    e = gx.expectations
+    if scenario == "base":
+        return [e.ExpectColumnPairValuesToBeEqual(column_A="text", column_B="title", meta={"name": "text is the title"})]
+    no_leak = e.ExpectColumnValuesToBeNull(column="leaked_code", meta={"name": "no leak from train into test"})
+    if scenario in _SEVERAL_CONDITIONS:
+        return [no_leak]
+    return [no_leak, e.ExpectColumnValuesToBeNull(column="title_repeated", meta={"name": "text differs from the title"})]
+
+
+def _chapter_expectations(gx: Any, codes: int) -> list[Any]:
+    tolerance = round(_CHAPTER_TOLERANCE + 2 / math.sqrt(max(codes, 1)), 4)  # a small table may stray further by chance
+    return [
+        gx.expectations.ExpectColumnValuesToBeBetween(
+            column="deviation", min_value=-tolerance, max_value=tolerance, meta={"name": "share by chapter as in the release"}
+        )
+    ]
+
+
 def verify_suites(gx: Any, suites: Sequence[Suite], *, subject: str, release_key: str, docs_folder: Path) -> Path:
     """Run suites, write their Data Docs below `docs_folder/subject`, return the first page.
 
@@ -162,6 +231,7 @@ def verify_suites(gx: Any, suites: Sequence[Suite], *, subject: str, release_key
 
 def _import_great_expectations() -> Any:
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it logs hundreds of lines a run at INFO
     with warnings.catch_warnings():
         # It imports sre_constants and sre_parse, which Python 3.11 deprecates.
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -1,4 +1,4 @@
-"""The word lists behind the variations: abbreviations, misspellings, British spellings, synonyms.
+"""The word lists behind the variations: abbreviations, misspellings, British spellings, synonyms, names.
 
 The lists are data (`lexicon_data/*.tsv`): a term, a tab, its written forms separated by `|`; lines that begin with `#` are
 comments. The generator reads them forwards (term to forms); a normaliser reads them backwards (`terms_by_form`). All terms are
@@ -22,12 +22,16 @@ Forms = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Written forms by term, the most usual form first. `british` maps an American spelling to its one British spelling."""
+    """Written forms by term, the most usual form first. `british` maps an American spelling to its one British spelling.
+
+    `names` holds given names by sex, and surnames, for made-up patients.
+    """
 
     abbreviations: Forms
     misspellings: Forms
     british: Forms
     synonyms: Forms
+    names: Forms
 
     @cached_property
     def terms_by_form(self) -> Forms:
@@ -48,6 +52,7 @@ def load_lexicon(folder: Path = LEXICON_FOLDER) -> Lexicon:
         misspellings=_read_forms(folder / "misspellings.tsv"),
         british=_read_forms(folder / "british.tsv"),
         synonyms=_read_forms(folder / "synonyms.tsv"),
+        names=_read_forms(folder / "names.tsv"),
     )
 
 

@@ -1,0 +1,109 @@
+"""Examples beside what they should be, recomputed from their ids and the release: the tables that expectations are held against."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from llmcoder_tasks.dataset.examples import MadeExample, Tables, source_codes
+from llmcoder_tasks.dataset.titles import normalise_text
+from llmcoder_tasks.icd10cm.code_set import CodeSet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# First category of each chapter of ICD-10-CM, in ASCII order (chapter 22 stands before 20 there).
+_CHAPTER_STARTS = (
+    ("A00", "1"), ("C00", "2"), ("D50", "3"), ("E00", "4"), ("F00", "5"), ("G00", "6"), ("H00", "7"), ("H60", "8"), ("I00", "9"),
+    ("J00", "10"), ("K00", "11"), ("L00", "12"), ("M00", "13"), ("N00", "14"), ("O00", "15"), ("P00", "16"), ("Q00", "17"),
+    ("R00", "18"), ("S00", "19"), ("U00", "22"), ("V00", "20"), ("Z00", "21"),
+)  # fmt: skip
+
+
+def example_frame(
+    rows: Sequence[MadeExample], *, titles: Mapping[str, str], names: Mapping[str, str | None], leaked: frozenset[str]
+) -> pd.DataFrame:
+    """One row an example. The columns that name a fault (`unbillable_code`, ...) are None where there is none.
+
+    `titles` are those of the billable codes, `names` says whose name a normalised text is (`variations.names_of`), `leaked` are the
+    codes whose variations stand both in train and in a held-out split.
+    """
+    import pandas as pd
+
+    examples = [made.example for made in rows]
+    texts = [normalise_text(example.text) for example in examples]
+    return pd.DataFrame(
+        {
+            "example_id": [example.example_id for example in examples],
+            "split": [example.split for example in examples],
+            "text": [example.text for example in examples],
+            "codes": [" ".join(example.codes) for example in examples],
+            "source_codes": [_source_codes(example.example_id) for example in examples],
+            "title": [titles.get(example.codes[0]) if len(example.codes) == 1 else None for example in examples],
+            "unbillable_code": [_first(code for code in example.codes if code not in titles) for example in examples],
+            "leaked_code": [_first(code for code in example.codes if code in leaked) for example in examples],
+            "title_repeated": [
+                example.text if len(example.codes) == 1 and text == normalise_text(titles.get(example.codes[0], "")) else None
+                for example, text in zip(examples, texts, strict=True)
+            ],
+            "other_code_named": [
+                named if (named := names.get(text)) not in (None, *example.codes) else None
+                for example, text in zip(examples, texts, strict=True)
+            ],
+            "condition_count": [made.condition_count for made in rows],
+            "code_count": [len(set(example.codes)) for example in examples],
+        }
+    )
+
+
+def chapter_frame(rows: Sequence[MadeExample], code_set: CodeSet) -> pd.DataFrame:
+    """The share of each chapter among the codes of the examples, and its share of the release's billable codes."""
+    import pandas as pd
+
+    found = chapter_shares(code for made in rows for code in made.example.codes)
+    wanted = chapter_shares(code.code for code in code_set.billable)
+    chapters = sorted(found.keys() | wanted.keys(), key=int)
+    return pd.DataFrame(
+        {
+            "chapter": chapters,
+            "share": [found.get(chapter, 0.0) for chapter in chapters],
+            "share_in_release": [wanted.get(chapter, 0.0) for chapter in chapters],
+            "deviation": [round(found.get(chapter, 0.0) - wanted.get(chapter, 0.0), 4) for chapter in chapters],
+        }
+    )
+
+
+def chapter_shares(codes: Iterable[str]) -> Mapping[str, float]:
+    """Share of each chapter, `"1"` to `"22"`, among the codes."""
+    counts = Counter(chapter_of(code) for code in codes)
+    return {chapter: count / counts.total() for chapter, count in counts.items()}
+
+
+def chapter_of(code: str) -> str:
+    """The chapter that a code belongs to, by its category."""
+    return _CHAPTER_STARTS[max(0, bisect_right(_CHAPTER_STARTS, (code[:3], "~")) - 1)][1]
+
+
+def leaked_codes(tables: Tables) -> frozenset[str]:
+    """Codes of which one variation is trained on while another is held out. Titles (`base`) are all learnt, on purpose."""
+    trained: set[str] = set()
+    held_out: set[str] = set()
+    for scenario, rows in tables.items():
+        if scenario == "base":
+            continue
+        for made in rows:
+            (trained if made.example.split == "train" else held_out).update(made.example.codes)
+    return frozenset(trained & held_out)
+
+
+def _source_codes(example_id: str) -> str:
+    try:
+        return " ".join(source_codes(example_id))
+    except IndexError:
+        return "(no codes in the id)"
+
+
+def _first(codes: Iterable[str]) -> str | None:
+    return next(iter(codes), None)

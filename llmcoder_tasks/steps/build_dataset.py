@@ -1,0 +1,77 @@
+"""Codes of a release -> generated, validated, split examples in the artifact store."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from llmcoder_tasks.database import Database
+from llmcoder_tasks.dataset.config import DatasetConfig
+from llmcoder_tasks.dataset.examples import GENERATOR_VERSION, make_examples
+from llmcoder_tasks.dataset.expectations import verify_examples
+from llmcoder_tasks.dataset.lexicon import LEXICON_FOLDER
+from llmcoder_tasks.dataset.store import MANIFEST, DatasetManifest, hash_folder, read_manifest, write_tables
+from llmcoder_tasks.errors import ReleaseError
+from llmcoder_tasks.icd10cm.code_set import read_code_set
+from llmcoder_tasks.progress import record_step
+from llmcoder_tasks.records import DatasetRef, ReleaseRef
+from llmcoder_tasks.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+
+def build_dataset(
+    release: ReleaseRef, *, config: DatasetConfig, storage: Storage, database: Database, docs_folder: Path
+) -> DatasetRef:
+    """Make, validate and store the examples of a loaded release; Data Docs go to `docs_folder`.
+
+    The id is a fingerprint of release content, config and generator: a dataset that is already whole in the store is returned at
+    once. Raises ReleaseError when the release is not loaded, ExpectationsFailed when a row is broken; then nothing is stored.
+    """
+    row = database.fetch_one("fetch_release", release_key=release.key)
+    if row is None:
+        raise ReleaseError(f"release {release.key} is not loaded: run `llmcoder ingest-release` first")
+    facts = DatasetManifest(
+        dataset_id="",
+        release_key=release.key,
+        release_sha256=row["content_sha256"],
+        seed=config.seed,
+        generator_version=GENERATOR_VERSION,
+        lexicon_sha256=hash_folder(LEXICON_FOLDER),
+        config=asdict(config),
+        tables={},
+    )
+    dataset_id = f"{release.key}-{hashlib.sha256(facts.to_json().encode()).hexdigest()[:8]}"
+    dataset = DatasetRef(dataset_id, storage.uri_of(f"datasets/{dataset_id}"))
+    if storage.exists(f"datasets/{dataset_id}/{MANIFEST}"):
+        logger.info("dataset %s is already there, nothing to do", dataset_id)
+        _record(read_manifest(storage, dataset.uri), dataset, database)
+        return dataset
+    with record_step(database, "build_dataset", dataset_id) as detail:
+        code_set = read_code_set(database, release.key)
+        tables = make_examples(code_set, config)
+        verify_examples(tables, code_set=code_set, docs_folder=docs_folder, subject=dataset_id)
+        with tempfile.TemporaryDirectory(prefix="dataset-") as name:
+            folder = Path(name)
+            manifest = replace(facts, dataset_id=dataset_id, tables=write_tables(tables, folder))
+            (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+            storage.publish_folder(folder, f"datasets/{dataset_id}", last=MANIFEST)
+        _record(manifest, dataset, database)
+        detail.update({scenario: table.rows for scenario, table in manifest.tables.items()})
+    logger.info("dataset %s: %s", dataset_id, ", ".join(f"{name} {table.rows:,}" for name, table in manifest.tables.items()))
+    return dataset
+
+
+def _record(manifest: DatasetManifest, dataset: DatasetRef, database: Database) -> None:
+    database.execute(
+        "record_dataset",
+        {
+            "dataset_id": dataset.dataset_id,
+            "release_key": manifest.release_key,
+            "uri": dataset.uri,
+            "manifest": manifest.to_json(),
+        },
+    )
