@@ -141,4 +141,4 @@ def release_key_of(entry: str) -> str | None:
 def watch_landing(settings: Settings) -> Asset:
     """The asset that changes whenever a release arrives in the landing place of these settings."""
     trigger = ReleaseLandingTrigger(settings.landing_uri, settings.s3_endpoint_url)
-    return Asset("release_landing", uri="llmcoder://landing", group="llmcoder", watchers=[AssetWatcher("landing", trigger=trigger)])
+    return Asset("release_landing", group="llmcoder", watchers=[AssetWatcher("landing", trigger=trigger)])
