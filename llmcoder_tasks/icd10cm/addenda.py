@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from llmcoder_tasks.errors import ReleaseError
 from llmcoder_tasks.icd10cm.archive import SourceFile
 from llmcoder_tasks.icd10cm.changes import CodeChange
-from llmcoder_tasks.icd10cm.order_file import read_lines
+from llmcoder_tasks.icd10cm.order_file import read_text
 
 _ORDER_CHANGE = re.compile(r"(Add|Delete|Revise from|Revise to): +([01]) ([A-Z][0-9A-Z]{2}[0-9A-Z ]{4}) \S.{59} (\S.*)")
 _CODES_CHANGE = re.compile(r"(Add|Delete|Revise from|Revise to): +()([A-Z][0-9A-Z]{2}[0-9A-Z ]{4}) (\S.*)")
@@ -53,7 +53,7 @@ def parse_codes_addenda(file: SourceFile) -> Addenda:
 
 
 def _parse(file: SourceFile, pattern: re.Pattern[str]) -> Addenda:
-    lines = read_lines(file)
+    lines = read_text(file).splitlines()
     body_end = next((number for number, line in enumerate(lines) if not line.strip() or line in {"Headers", "Codes"}), len(lines))
     found: dict[str, dict[str, str]] = {"Add": {}, "Delete": {}, "Revise from": {}, "Revise to": {}}
     for number, line in enumerate(lines[:body_end], start=1):
@@ -89,8 +89,8 @@ def _with_footer(file: SourceFile, footer: list[str], found: dict[str, dict[str,
 def verify_addenda(addenda: Addenda, changes: Mapping[str, CodeChange], billable_titles: Mapping[str, str]) -> tuple[str, ...]:
     """Compare the publisher's changes with the computed ones.
 
-    `billable_titles` are the long titles of this release. Returns the codes whose title changed in spacing only and that the addenda
-    leave out, as the official ones do. Raises ReleaseError, with up to three codes, when they differ in anything else.
+    `billable_titles` are the long titles of this release. Returns the codes whose title changed in spacing only and that the
+    addenda leave out, as the official ones do. Raises ReleaseError, with up to three codes, when they differ in anything else.
     """
     computed: dict[str, set[str]] = {"added": set(), "deleted": set(), "revised": set()}
     for code, change in changes.items():

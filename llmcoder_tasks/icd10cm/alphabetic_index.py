@@ -1,7 +1,7 @@
 """The alphabetic index, and the external-cause, neoplasm and drug tables that share its format.
 
-Each entry that names a code becomes a term: the path of titles that leads there, `Aberrant, artery, cerebral`. In the tables, a column
-heading ends the path: `1-propanol, Poisoning Assault`.
+Each entry that names a code becomes a term: the path of titles that leads there, `Aberrant, artery, cerebral`. In the tables, a
+column heading ends the path: `1-propanol, Poisoning Assault`.
 """
 
 from __future__ import annotations

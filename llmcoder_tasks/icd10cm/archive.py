@@ -57,7 +57,8 @@ class Budget:
 def unpack(name: str, data: bytes, budget: Budget, *, nesting: int = 0) -> Iterator[SourceFile]:
     """The files within `data`: itself when it is neither gzip nor zip. Excel workbooks, which are zips too, stay whole.
 
-    Raises ReleaseError for a damaged or encrypted archive, a bomb, a symbolic link, or a member whose path leads out of the archive.
+    Raises ReleaseError for a damaged or encrypted archive, a bomb, a symbolic link, or a member whose path leads out of the
+    archive.
     """
     if data.startswith(b"\x1f\x8b"):
         plain = _gunzip(name, data, budget)

@@ -1,7 +1,7 @@
 """What a release file is, told by its content.
 
-Names are no help: CDC and CMS name the same bytes differently, CMS gives the October and the April file one name, and a drug table has
-come as `.txt`.
+Names are no help: CDC and CMS name the same bytes differently, CMS gives the October and the April file one name, and a drug table
+has come as `.txt`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _LINE_PATTERNS: tuple[tuple[FileKind, re.Pattern[str]], ...] = (
 def recognise_kind(name: str, data: bytes) -> FileKind:
     """The kind of an unpacked file.
 
-    Raises ReleaseError for an empty file and for an HTML page: the first is a copy that failed, the second an error page or a portal
-    saved in place of the file.
+    Raises ReleaseError for an empty file and for an HTML page: the first is a copy that failed, the second an error page or a
+    portal saved in place of the file.
     """
     if not data:
         raise ReleaseError("the file is empty: copy it again", file=name)

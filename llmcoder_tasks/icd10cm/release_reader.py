@@ -1,7 +1,7 @@
 """Puts the files of a release together: recognises each, reads it, and refuses the whole when they do not fit each other.
 
-Which codes exist is decided by, in this order: the order file; the codes file; a list of codes; the tabular list with its own note on
-7th characters that do not apply. Whatever else is there must agree with it.
+Which codes exist is decided by, in this order: the order file; the codes file; a list of codes; the tabular list with its own note
+on 7th characters that do not apply. Whatever else is there must agree with it.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _verify_usable(kinds: Mapping[FileKind, Sequence[SourceFile]]) -> None:
     for kind, files in kinds.items():
         if kind != "other" and len(files) > 1:
             names = " and ".join(file.name for file in files[:2])
-            raise ReleaseError(f"two files are a {kind.replace('_', ' ')}: {names}; keep the one of this release")
+            raise ReleaseError(f"two files of the kind {kind!r}: {names}; keep the one of this release")
 
 
 def _read_contents(kinds: Mapping[FileKind, Sequence[SourceFile]]) -> _Contents:

@@ -5,8 +5,10 @@ Everything is read into memory within the limits of `archive.py`; an official re
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -32,6 +34,15 @@ class Source:
     name: str
     originals: tuple[SourceFile, ...]
     files: tuple[SourceFile, ...]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Over names and bytes of the originals."""
+        digest = hashlib.sha256()
+        for original in self.originals:
+            digest.update(f"{original.name}\0{len(original.data)}\0".encode())
+            digest.update(original.data)
+        return digest.hexdigest()
 
 
 def read_source(source: str | None, *, s3_endpoint_url: str | None = None) -> Source:

@@ -1,9 +1,9 @@
 """The tabular list: titles, notes, and the 7th characters from which the full codes follow.
 
-The list does not spell 7th-character codes out. They follow from the nearest `sevenChrDef` at or above a code without codes below it:
-the code filled with `X` to six characters, then the character; title = title of the code, a comma, the meaning of the character.
-That rule makes a few codes too many, which the list excludes in a note of its own ("7th characters D and S do not apply to codes in
-category S06 with 6th character 7 ..., or 8 ..."): `excluded` holds those.
+The list does not spell 7th-character codes out. They follow from the nearest `sevenChrDef` at or above a code without codes below
+it: the code filled with `X` to six characters, then the character; title = title of the code, a comma, the meaning of the
+character. That rule makes a few codes too many, which the list excludes in a note of its own ("7th characters D and S do not apply to codes
+in category S06 with 6th character 7 ..., or 8 ..."): `excluded` holds those.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class _TabularReader:
             self._expand(code, title, meanings, name)
 
     def _read_definition(self, definition: Element, code: str, name: str) -> dict[str, str]:
-        """Meaning of each 7th character. A `<note>` after a character explains it and goes into its stored meaning, not into titles."""
+        """Meaning of each 7th character. A `<note>` after one explains it: that goes into its stored meaning, not into titles."""
         meanings: dict[str, str] = {}
         explained: dict[str, str] = {}
         character = ""

@@ -51,22 +51,23 @@ def ingest_release(
     """Read, check and load a release, in one transaction; None as source means the embedded release.
 
     A release that is loaded already with the same content is left as it is. With other content it raises ReleaseConflict, unless
-    `replace` is set: then it is replaced, but codes and titles only while no dataset, model or coded note was made from it. A release
-    that is older than loaded ones is put in its place, and the changes of its successor are computed anew. Raises ReleaseError or
-    ExpectationsFailed for a release that cannot be trusted; database and artifact store stay as they were.
+    `replace` is set: then it is replaced, but codes and titles only while no dataset, model or coded note was made from it. A
+    release that is older than loaded ones is put in its place, and the changes of its successor are computed anew. Raises
+    ReleaseError or ExpectationsFailed for a release that cannot be trusted; database and artifact store stay as they were.
     """
     with record_step(database, "ingest_release", release_key or source or "embedded") as detail:
         arrived = read_source(source, s3_endpoint_url=s3_endpoint_url)
         release = read_release(arrived, release_key=release_key)
         folder = f"releases/{release.release_key}"
-        loaded = _load(release, arrived, folder, storage, database, docs_folder, replace=replace)
+        loaded = _load(release, arrived, folder, storage=storage, database=database, docs_folder=docs_folder, replace=replace)
         _complete_manifest(release, arrived, folder, storage)
-        detail |= {"subject": release.release_key, "unchanged": loaded.unchanged, "codes": len(release.codes), **loaded.changes}
+        figures = {"subject": release.release_key, "unchanged": loaded.unchanged, "codes": len(release.codes)}
+        detail.update(figures, changes=dict(loaded.changes))
     return ReleaseRef(key=release.release_key, uri=storage.uri_of(folder))
 
 
 def _load(
-    release: Release, arrived: Source, folder: str, storage: Storage, database: Database, docs_folder: Path, *, replace: bool
+    release: Release, arrived: Source, folder: str, *, storage: Storage, database: Database, docs_folder: Path, replace: bool
 ) -> _Loaded:
     with database.transaction() as transaction:
         transaction.fetch_one("lock_releases", lock=_INGEST_LOCK)
@@ -83,14 +84,14 @@ def _load(
         _write_parts(transaction, release)
         _write_changes(transaction, release.release_key, previous, changes)
         _relink_successor(transaction, release)
-        _publish_originals(release, arrived, folder, storage)
+        _publish_originals(arrived, folder, storage)
     counts = count_changes(changes.values())
     _report(release, previous, counts)
     return _Loaded(unchanged=False, changes=counts)
 
 
 def _verify_replaceable(transaction: Transaction, release: Release, *, replace: bool) -> bool:
-    """Whether the codes and long titles are those already loaded, so that they can stay. Raises ReleaseConflict when they may not go."""
+    """Whether codes and long titles are those already loaded, so that they can stay. Raises ReleaseConflict if they may not go."""
     key = release.release_key
     if not replace:
         raise ReleaseConflict(f"{key} is loaded already with other content: check the source, or ask for it to be replaced")
@@ -112,19 +113,23 @@ def _find_changes(transaction: Transaction, release: Release, previous: Row | No
     if previous is None:
         return {}
     before, _ = _fetch_titles(transaction, previous["release_key"])
-    billable = {code.code: Titles(code.short_title, code.long_title) for code in release.codes if code.is_billable}
-    headers = {code.code: Titles(code.short_title, code.long_title) for code in release.codes if not code.is_billable}
-    return compute_changes(before, billable, headers)
+    return compute_changes(before, *_split_levels(release))
+
+
+def _split_levels(release: Release) -> tuple[dict[str, Titles], dict[str, Titles]]:
+    """Titles of the billable codes and of the headers of a release in memory."""
+    billable = {code: (short, long) for code, is_billable, short, long in release.codes if is_billable}
+    headers = {code: (short, long) for code, is_billable, short, long in release.codes if not is_billable}
+    return billable, headers
 
 
 def _fetch_titles(transaction: Transaction, release_key: str) -> tuple[dict[str, Titles], dict[str, Titles]]:
     """Titles of the billable codes and of the headers of a loaded release."""
     columns = transaction.fetch_all("fetch_codes_as_columns", release_key=release_key)[0]
-    billable: dict[str, Titles] = {}
-    headers: dict[str, Titles] = {}
-    for code, is_billable, short_title, long_title in zip(*columns.values(), strict=True):
-        (billable if is_billable else headers)[code] = Titles(short_title, long_title)
-    return billable, headers
+    levels: dict[bool, dict[str, Titles]] = {True: {}, False: {}}
+    for code, is_billable, *titles in zip(*columns.values(), strict=True):
+        levels[is_billable][code] = (titles[0], titles[1])
+    return levels[True], levels[False]
 
 
 def _verify(release: Release, previous: Row | None, changes: Mapping[str, CodeChange], docs_folder: Path) -> None:
@@ -224,21 +229,24 @@ def _relink_successor(transaction: Transaction, release: Release) -> None:
     if successor is None:
         return
     key = successor["release_key"]
-    before = {code.code: Titles(code.short_title, code.long_title) for code in release.codes if code.is_billable}
+    before, _ = _split_levels(release)
     changes = compute_changes(before, *_fetch_titles(transaction, key))
     transaction.execute("link_release", {"release_key": key, "previous_release_key": release.release_key})
     _write_changes(transaction, key, {"release_key": release.release_key}, changes)
     logger.info("%s now follows %s: %s", key, release.release_key, _render_counts(count_changes(changes.values())))
 
 
-def _originals_folder(release: Release, folder: str) -> str:
-    return f"{folder}/{release.content_sha256[:12]}"
+def _originals_folder(arrived: Source, folder: str) -> str:
+    """A folder by content, so that a replaced release leaves the earlier copies whole."""
+    return f"{folder}/{arrived.sha256[:12]}"
 
 
-def _publish_originals(release: Release, arrived: Source, folder: str, storage: Storage) -> None:
-    """Copy the files as they came. They get a folder by content, so that a replaced release leaves the earlier copies whole."""
+def _publish_originals(arrived: Source, folder: str, storage: Storage) -> None:
+    """Copy the files as they came, those that are not there yet."""
     for original in arrived.originals:
-        storage.write_bytes(f"{_originals_folder(release, folder)}/{original.name}", original.data)
+        key = f"{_originals_folder(arrived, folder)}/{original.name}"
+        if not storage.exists(key):
+            storage.write_bytes(key, original.data)
 
 
 def _complete_manifest(release: Release, arrived: Source, folder: str, storage: Storage) -> None:
@@ -252,7 +260,7 @@ def _complete_manifest(release: Release, arrived: Source, folder: str, storage: 
             return
     except ArtifactMissing:
         pass
-    _publish_originals(release, arrived, folder, storage)
+    _publish_originals(arrived, folder, storage)
     manifest: dict[str, Any] = {
         "release_key": release.release_key,
         "effective_from": release.effective_from.isoformat(),
@@ -262,7 +270,7 @@ def _complete_manifest(release: Release, arrived: Source, folder: str, storage: 
         "billable_count": len(release.billable_titles),
         "originals": [
             {
-                "key": f"{_originals_folder(release, folder)}/{original.name}",
+                "key": f"{_originals_folder(arrived, folder)}/{original.name}",
                 "bytes": len(original.data),
                 "sha256": hashlib.sha256(original.data).hexdigest(),
             }
