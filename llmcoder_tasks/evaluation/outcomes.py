@@ -15,6 +15,24 @@ Predictor = Callable[[Sequence[str]], list[tuple[str, ...]]]
 """Texts in, the codes of each text out, without dots, in the same order."""
 
 
+NOTES_SCENARIO = "notes"
+
+
+@dataclass(frozen=True, slots=True)
+class CoderRow:
+    """One row of a scorecard: a predictor for phrases, one for whole notes, and how many items of a scenario it answers at most."""
+
+    coder: str
+    phrases: Predictor
+    notes: Predictor
+    limit: int
+
+    def score(self, suite: Suite, *, known_codes: Set[str]) -> list[Outcome]:
+        """The outcomes of this row on a suite, or on as much of it as the row's limit allows."""
+        predictor = self.notes if suite.scenario == NOTES_SCENARIO else self.phrases
+        return score_suite(self.coder, predictor, suite.head(self.limit), known_codes=known_codes)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """One coder's answer on one item. `item_sha256` is over text and true codes."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from llmcoder_tasks.coding.coder import Coder
+from llmcoder_tasks.coding.coder_fit import CODER_NAME, CoderFit
+from llmcoder_tasks.coding.notes import code_notes
 from llmcoder_tasks.database import Database
 from llmcoder_tasks.dataset.store import fetch_dataset, read_manifest
 from llmcoder_tasks.errors import ArtifactMissing, EvaluationError
-from llmcoder_tasks.evaluation.outcomes import Outcome, score_suite, write_outcomes
-from llmcoder_tasks.evaluation.predictors import CoderRow, ModelFolders, open_rows
-from llmcoder_tasks.evaluation.report import Evidence, read_curve, read_reliability, render_report
+from llmcoder_tasks.evaluation.outcomes import CoderRow, Outcome, Predictor, write_outcomes
+from llmcoder_tasks.evaluation.plots import ReliabilityBin
+from llmcoder_tasks.evaluation.report import Evidence, read_curve, render_report
 from llmcoder_tasks.evaluation.scorecard import CODERS, SCHEMA_VERSION, Scorecard, build_cells, parse_scorecard
 from llmcoder_tasks.evaluation.suites import Suite, hash_suites, read_suites
 from llmcoder_tasks.icd10cm.code_set import CodeSet, read_code_set
@@ -26,10 +28,16 @@ from llmcoder_tasks.progress import record_step, track
 from llmcoder_tasks.records import DatasetRef, ModelRef, ScorecardRef
 from llmcoder_tasks.storage import Storage
 
+if TYPE_CHECKING:
+    from llmcoder_tasks.model.local import LocalModel
+    from llmcoder_tasks.model.trie import CodeTrie
+
 logger = logging.getLogger(__name__)
 
 DEFAULT_LIMIT = 300
-CODER_NAME = "coder.json"
+UNTRAINED_LIMIT = 100
+"""Items a scenario for the untrained row: it writes until its room ends, and a hundred items show that it knows nothing."""
+
 CURVE_NAME = "training_log.jsonl"
 
 
@@ -106,63 +114,54 @@ class _Evaluation:
 
     def run(self, evaluation_id: str, coder_json: bytes) -> Scorecard:
         """Score every row and write `scorecard/` into the work folder."""
-        release_key = self.manifest.release_key
-        code_set = read_code_set(self.database, release_key)
+        code_set = read_code_set(self.database, self.manifest.release_key)
         data = fetch_dataset(self.storage, self.dataset, self.cache_folder)
         suites = read_suites(data, self.manifest.tables, limit=self.limit)
-        folders = self._fetch_folders(coder_json)
-        rows = open_rows(folders, code_set, limit=self.limit)
-        outcomes = self._score(rows, suites, frozenset(code.code for code in code_set.codes))
+        stages = self._fetch_stages()
+        fit = CoderFit.parse(coder_json)
+        outcomes = self._score(_open_rows(stages, code_set, fit, limit=self.limit), suites, code_set)
         scorecard = Scorecard(
             schema_version=SCHEMA_VERSION,
             evaluation_id=evaluation_id,
             model_id=self.model.model_id,
             stage_one_model_id=self.lineage["parent_model_id"],
             dataset_id=self.dataset.dataset_id,
-            release_key=release_key,
+            release_key=code_set.release_key,
             coder_sha256=hashlib.sha256(coder_json).hexdigest(),
             suites_sha256=hash_suites(suites),
             suite_sizes={suite.scenario: len(suite.examples) for suite in suites},
             cells=build_cells(outcomes, suites),
         )
-        self._write(scorecard, outcomes, self._collect_evidence(folders, code_set, coder_json))
+        evidence = Evidence(
+            titles={code.code: code.long_title for code in code_set.codes},
+            curves={stage: read_curve(folder / CURVE_NAME) for stage, folder in stages.items()},
+            reliability=[ReliabilityBin(entry.confidence, entry.accuracy, entry.n) for entry in fit.together.reliability],
+        )
+        self._write(scorecard, outcomes, evidence)
         return scorecard
 
-    def _fetch_folders(self, coder_json: bytes) -> ModelFolders:
-        folder = fetch_model(self.storage, self.model.uri, self.cache_folder)
-        coder_folder = self.work_folder / "coder"
-        shutil.copytree(folder, coder_folder)
-        (coder_folder / CODER_NAME).write_bytes(coder_json)
-        parent = self._parent()
-        return ModelFolders(
-            model=folder,
-            coder=coder_folder,
-            stage=self.lineage["stage"],
-            stage_one=fetch_model(self.storage, parent["uri"], self.cache_folder) if parent else None,
-        )
-
-    def _parent(self) -> dict[str, Any] | None:
+    def _fetch_stages(self) -> dict[str, Path]:
+        """Folders by stage, in order of training; the last one is the model that is evaluated."""
+        stages: dict[str, Path] = {}
         parent_id = self.lineage["parent_model_id"]
-        return self.database.fetch_one("fetch_judged_model", model_id=parent_id) if parent_id else None
+        if parent_id:
+            parent = self.database.fetch_one("fetch_judged_model", model_id=parent_id)
+            if parent is None:
+                raise EvaluationError(f"the table models does not know {parent_id}, from which {self.model.model_id} was trained")
+            stages[parent["stage"]] = fetch_model(self.storage, parent["uri"], self.cache_folder)
+        stages[self.lineage["stage"]] = fetch_model(self.storage, self.model.uri, self.cache_folder)
+        return stages
 
-    def _score(self, rows: Iterable[CoderRow], suites: Sequence[Suite], known_codes: frozenset[str]) -> list[Outcome]:
+    def _score(self, rows: Iterable[CoderRow], suites: Sequence[Suite], code_set: CodeSet) -> list[Outcome]:
+        known_codes = frozenset(code.code for code in code_set.codes)
         outcomes: list[Outcome] = []
         for row in track(rows, "evaluating", total=len(CODERS), unit="coders"):
             started = time.monotonic()
             for suite in suites:
-                predictor = row.predictor(suite.scenario)
-                outcomes += score_suite(row.coder, predictor, suite.head(row.limit), known_codes=known_codes)
+                outcomes += row.score(suite, known_codes=known_codes)
             self.seconds[row.coder] = round(time.monotonic() - started, 1)
             logger.info("%s answered in %.1f s", row.coder, self.seconds[row.coder])
         return outcomes
-
-    def _collect_evidence(self, folders: ModelFolders, code_set: CodeSet, coder_json: bytes) -> Evidence:
-        stages = {"stage_one": folders.stage_one, folders.stage: folders.model}
-        return Evidence(
-            titles=code_set.titles,
-            curves={stage: read_curve(folder / CURVE_NAME) for stage, folder in stages.items() if folder},
-            reliability=read_reliability(coder_json),
-        )
 
     def _write(self, scorecard: Scorecard, outcomes: Sequence[Outcome], evidence: Evidence) -> None:
         folder = self.work_folder / "scorecard"
@@ -170,6 +169,38 @@ class _Evaluation:
         write_outcomes(outcomes, folder / "outcomes.parquet")
         (folder / "report.html").write_text(render_report(scorecard, evidence), encoding="utf-8")
         (folder / "scorecard.json").write_text(scorecard.to_json(), encoding="utf-8")
+
+
+def _open_rows(stages: Mapping[str, Path], code_set: CodeSet, fit: CoderFit, *, limit: int) -> Iterator[CoderRow]:
+    """The rows of a scorecard in the order of CODERS, each opened when its turn comes. Raises ModelError."""
+    # Here: they import torch, which a DAG file must not.
+    from llmcoder_tasks.model.local import LocalModel
+    from llmcoder_tasks.model.trie import CodeTrie
+
+    *_, folder = stages.values()
+    yield _open_model_row("untrained", LocalModel.untrained(folder), None, limit=min(limit, UNTRAINED_LIMIT))
+    coder = Coder.open(folder, code_set, fit=fit)
+    words_alone = Coder(code_set, index=coder.index, fit=fit)
+    yield CoderRow("lexical", coder.predict_lexical, _note_predictor(words_alone), limit)
+    for stage, path in stages.items():
+        model = LocalModel.load(path)
+        trie = CodeTrie.build((code.code for code in code_set.billable), model.tokenizer)
+        yield _open_model_row(stage, model, trie, limit=limit)
+    yield CoderRow("together", coder.predict_together, _note_predictor(coder), limit)
+
+
+def _open_model_row(coder: str, model: LocalModel, trie: CodeTrie | None, *, limit: int) -> CoderRow:
+    """A language model alone: it answers a note as it answers a phrase, from the note's beginning."""
+
+    def predict(texts: Sequence[str]) -> list[tuple[str, ...]]:
+        return model.predict(texts, trie=trie)
+
+    return CoderRow(coder, predict, predict, limit)
+
+
+def _note_predictor(coder: Coder) -> Predictor:
+    """Whole notes through sections, mentions and context; all codes count, also those that a person would review."""
+    return lambda texts: [tuple(prediction.code for prediction in predictions) for predictions in code_notes(coder, texts)]
 
 
 def _record(scorecard: Scorecard, uri: str, database: Database) -> None:
