@@ -173,7 +173,8 @@ class _Trigger:
             return self.start < start and self.end < end and not _crosses(stops, self.end, start)
         if not end <= self.start <= end + _BACKWARD_REACH:
             return False
-        return not _crosses(stops, end, self.start) and "," not in body[end : self.start]
+        between = body[end : self.start].strip()
+        return between == "," or ("," not in between and not _crosses(stops, end, self.start))
 
 
 def _find_triggers(body: str) -> list[_Trigger]:

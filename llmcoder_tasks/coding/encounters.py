@@ -24,7 +24,7 @@ from llmcoder_tasks.records import parse_code
 
 SourceFormat = Literal["jsonl", "csv", "mimic-iv", "auto"]
 
-_CODE = re.compile(r"[A-Z][0-9A-Z]{2,6}")
+_CODE = re.compile(r"(?=[A-Z]*\d)[A-Z][0-9A-Z]{2,6}")
 _CODE_SEPARATOR = re.compile(r"[;,|\s]+")
 _SEXES = {"f": "F", "female": "F", "m": "M", "male": "M", "": None, "u": None, "unknown": None, "o": None, "other": None}
 _REQUIRED = frozenset({"encounter_id", "discharge_date", "text"})

@@ -92,15 +92,19 @@ def _find_listed(text: str, section: Section, terminology: Terminology) -> Itera
 def _split_items(text: str, section: Section) -> list[tuple[int, int]]:
     """The lines of a list, each with the lines it wraps onto (those that begin in lower case without a bullet)."""
     items: list[tuple[int, int]] = []
+    bulleted = False
     for match in _ITEM.finditer(text, section.start, section.end):
         if not match[0].strip():
             continue
         bullet = _BULLET.match(text, match.start(), match.end())
         start = bullet.end() if bullet else match.start()
-        wraps = start == match.start() + len(match[0]) - len(match[0].lstrip()) and text[start].islower()
-        if wraps and items and "\n\n" not in text[items[-1][1] : start]:
+        has_bullet = start > match.start() + len(match[0]) - len(match[0].lstrip())
+        if not has_bullet and text[start].islower() and items and "\n\n" not in text[items[-1][1] : start]:
             items[-1] = (items[-1][0], match.end())
             continue
+        if not has_bullet and bulleted and text[match.start() - 2 : match.start()].isspace():
+            break  # a blank line, then no bullet: the list is over
+        bulleted = bulleted or has_bullet
         label = _LABEL.match(text, start, match.end())
         items.append((label.end() if label else start, match.end()))
     return [item for item in items if text[slice(*item)].strip(_TRAILING)]
@@ -130,6 +134,8 @@ def _trim(text: str, start: int, end: int) -> tuple[int, int]:
     mark = _CODE_MARK.search(text, start, end)
     if mark and mark.start() > start:
         end = mark.start()
+    bullet = _BULLET.match(text, start, end)
+    start = bullet.end() if bullet else start
     while start < end and (text[start].isspace() or text[start] in _TRAILING):
         start += 1
     while start < end and (text[end - 1].isspace() or text[end - 1] in _TRAILING):
@@ -158,7 +164,7 @@ def _read_item(text: str, start: int, end: int, kind: SectionKind, terminology: 
 
 
 _REMARK = re.compile(
-    r"[ \t,]*(?:[(\[]|\b(?:ruled out|resolved|s/p|status post|treated with|improving|improved|"
+    r"[ \t,]*(?:[(\[][^()\[\]]*[)\]]\s*$|\b(?:ruled out|resolved|s/p|status post|treated with|improving|improved|"
     r"on (?:home |chronic )?(?:\d|[a-z]+(?:in|ol|ide|ban|ril|one)\b))).*",
     re.IGNORECASE | re.DOTALL,
 )

@@ -7,7 +7,7 @@ structured summary (section I.B.5); an unspecified code gives way to a specific 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
@@ -95,7 +95,7 @@ def code_notes(coder: PhraseCoder, texts: Sequence[str]) -> list[tuple[CodePredi
     results = []
     for noted in read:
         found = [item for mention, phrase in noted for item in _code_mention(mention, answers.get(phrase, ()), terminology, coder)]
-        results.append(tuple(_predict(item, coder) for item in _settle(found)))
+        results.append(tuple(_predict(item, coder) for item in _settle(found, coder.code_set.titles)))
     return results
 
 
@@ -172,15 +172,26 @@ def _soften(mention: Mention, confidence: float) -> float:
     return confidence * POSSIBLE_FACTOR if mention.assertion == "possible" else confidence
 
 
-def _settle(found: Sequence[_Found]) -> list[_Found]:
-    """Each code once, by its surest mention; what the final list says goes before, and over, what prose says."""
+def _settle(found: Sequence[_Found], titles: Mapping[str, str]) -> list[_Found]:
+    """Each code once, by its surest mention; what the final list says goes before, and over, what prose says.
+
+    In prose an unspecified code gives way to a specific one of its category.
+    """
     best: dict[str, _Found] = {}
     for item in found:
         if item.code not in best or item.confidence > best[item.code].confidence:
             best[item.code] = item
     listed = [item.code for item in best.values() if item.mention.is_listed]
     kept = [item for item in best.values() if item.mention.is_listed or not _is_overtaken(item, listed)]
+    specific = {item.code[:3] for item in kept if not _is_unspecified(item.code, titles)}
+    kept = [
+        item for item in kept if item.mention.is_listed or item.code[:3] not in specific or not _is_unspecified(item.code, titles)
+    ]
     return sorted(kept, key=lambda item: (not item.mention.is_listed, item.mention.start))
+
+
+def _is_unspecified(code: str, titles: Mapping[str, str]) -> bool:
+    return any(mark in titles[code].lower() for mark in ("unspecified", "not specified", "without complications"))
 
 
 def _is_overtaken(item: _Found, listed: Sequence[str]) -> bool:

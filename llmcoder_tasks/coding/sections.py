@@ -135,7 +135,7 @@ _HEADINGS: tuple[tuple[SectionKind, str], ...] = (
 _KNOWN = tuple((kind, re.compile(pattern)) for kind, pattern in _HEADINGS)
 _HEADING_LINE = re.compile(
     r"^[ \t]*(?:[#*_]+[ \t]*|\d{1,2}[.)][ \t]+)?(?P<name>[A-Za-z][A-Za-z0-9 /&()'\-]{0,58}?)[ \t*_]*"
-    r"(?:(?P<colon>:)[ \t*_]*(?P<rest>[^\n]*))?$",
+    r"(?:(?P<colon>:)[ \t*_]*(?P<rest>[^\n]*))?\r?$",
     re.MULTILINE,
 )
 

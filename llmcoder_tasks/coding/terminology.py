@@ -46,6 +46,7 @@ _SAME_WORDS: Mapping[str, str] = {
     "vertebrae": "vertebra", "diverticula": "diverticulum", "septicemia": "sepsis", "ii": "2", "iii": "3", "iv": "4", "i": "1",
     "carcinoma": "cancer", "adenocarcinoma": "cancer", "dyspnoea": "dyspnea", "seizures": "seizure", "pyrexia": "fever",
 }  # fmt: skip
+_BRITISH_O = re.compile(r"(?:^|(?<=gastro))o(?=e(?:soph|str|dem))")
 _UNSTRIPPED = ("ss", "us", "is", "as", "os")
 
 _PARENTHESES = re.compile(r"\s*[(\[][^()\[\]]*[)\]]")
@@ -79,8 +80,9 @@ class Naming:
 class Terminology:
     """Names of conditions by their content words. Immutable once built; safe to share between threads."""
 
-    def __init__(self, namings: Mapping[Key, Naming], acronyms: frozenset[str] = frozenset()) -> None:
+    def __init__(self, namings: Mapping[Key, Naming], *, acronyms: frozenset[str], titles: Mapping[str, str]) -> None:
         self._namings = namings
+        self._codes = {title.casefold(): code for code, title in titles.items()}
         self.acronyms = acronyms
         self.words = frozenset(word for key in namings for word in key)
 
@@ -100,15 +102,22 @@ class Terminology:
             if meant is not None:
                 namings[content_words(said)] = Naming(meant.codes, is_complete=True)
                 acronyms.update(content_words(said) if said.isupper() else ())
-        return cls(namings, frozenset(acronyms))
+        return cls(namings, acronyms=frozenset(acronyms), titles=code_set.titles)
 
     def find(self, key: Key) -> Naming | None:
         """What the sorted content words name, or None."""
         return self._namings.get(key)
 
     def find_phrase(self, phrase: str) -> Naming | None:
-        """What a whole phrase names, or None."""
-        return self._namings.get(content_words(phrase))
+        """What a whole phrase names: a title word for word, else a name, else one without `unspecified` and `without ...`."""
+        if (code := self._codes.get(phrase.strip().casefold())) is not None:
+            return Naming((code,), is_complete=True)
+        spelled = phrase.lower().replace("w/o ", "without ").replace("w/ ", "with ")
+        full = self._namings.get(content_words(spelled))
+        if full is not None:
+            return full
+        shorter = self._namings.get(content_words(_leave_without(_leave_unsaid(spelled))))
+        return Naming(shorter.codes, is_complete=False) if shorter else None
 
 
 def content_words(text: str) -> Key:
@@ -131,8 +140,14 @@ def reduce_word(word: str) -> str:
     if word in _SAME_WORDS:
         return _SAME_WORDS[word]
     if len(word) > 4:
-        word = word.replace("aem", "em").replace("oed", "ed").replace("oes", "es").replace("oea", "ea").replace("aes", "es")
-        word = word.replace("tumour", "tumor").replace("sulph", "sulf").replace("paed", "ped").replace("gynaec", "gynec")
+        word = word.replace("aem", "em").replace("oed", "ed").replace("oea", "ea").replace("aes", "es")
+        word = (
+            _BRITISH_O.sub("", word)
+            .replace("tumour", "tumor")
+            .replace("sulph", "sulf")
+            .replace("paed", "ped")
+            .replace("gynaec", "gynec")
+        )
     word = _singular(word)
     return _SAME_WORDS.get(word, word)
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from llmcoder_tasks.coding.coder import Coder
-from llmcoder_tasks.coding.notes import code_notes
+from llmcoder_tasks.coding.notes import PhraseCoder
 from llmcoder_tasks.database import Database
 from llmcoder_tasks.errors import LLMCoderError, NoteError
 from llmcoder_tasks.icd10cm.code_set import CodeSet, find_release, read_code_set
@@ -22,6 +22,17 @@ from llmcoder_tasks.storage import Storage
 logger = logging.getLogger(__name__)
 
 TextKind = Literal["phrase", "note"]
+
+
+class TextCoder(PhraseCoder, Protocol):
+    """What coding texts needs of a coder."""
+
+    def code_text(self, text: str, kind: TextKind = "phrase") -> tuple[CodePrediction, ...]:
+        """The codes of a phrase or of a whole note, with evidence offsets into `text`."""
+
+
+OpenCoder = Callable[[Path, CodeSet], TextCoder]
+
 _KINDS: tuple[TextKind, ...] = ("phrase", "note")
 
 
@@ -64,7 +75,7 @@ def code_texts(
     storage: Storage,
     database: Database,
     cache_folder: Path,
-    open_coder: Callable[[Path, CodeSet], Coder] = Coder.open,
+    open_coder: OpenCoder = Coder.open,
 ) -> Iterator[CodingResult]:
     """A result for each row, in order: its codes, or an error and no code.
 
@@ -85,14 +96,14 @@ def render_json_lines(results: Iterable[CodingResult]) -> Iterator[str]:
 class _Shelf:
     """The coder of each release that the rows need, opened at first use."""
 
-    def __init__(self, folder: Path, database: Database, open_coder: Callable[[Path, CodeSet], Coder]) -> None:
+    def __init__(self, folder: Path, database: Database, open_coder: OpenCoder) -> None:
         self._folder = folder
         self._database = database
         self._open_coder = open_coder
         self._keys: dict[date, str] = {}
-        self._coders: dict[str, Coder] = {}
+        self._coders: dict[str, TextCoder] = {}
 
-    def find(self, on: date) -> tuple[str, Coder]:
+    def find(self, on: date) -> tuple[str, TextCoder]:
         """Release key and coder of a date. Raises NoteError when no loaded release is valid then."""
         if on not in self._keys:
             release = find_release(self._database, on)
@@ -113,16 +124,12 @@ def _code_row(row: TextRow, model_id: str, on: date, shelf: _Shelf) -> CodingRes
     except NoteError as error:
         return CodingResult(row.id, None, model_id, error=str(error))
     try:
-        return CodingResult(row.id, release_key, model_id, _code(coder, row))
+        return CodingResult(row.id, release_key, model_id, coder.code_text(row.text, row.kind))
     except (LLMCoderError, MemoryError):
         raise
     except Exception as error:  # the message may quote the text
         logger.warning("row %s could not be coded: %s", row.id, type(error).__name__)
         return CodingResult(row.id, release_key, model_id, error=f"{type(error).__name__} while coding")
-
-
-def _code(coder: Coder, row: TextRow) -> tuple[CodePrediction, ...]:
-    return code_notes(coder, [row.text])[0] if row.kind == "note" else coder.code_text(row.text, "phrase")
 
 
 def _parse_row(number: int, line: str, kind: TextKind) -> TextRow:
