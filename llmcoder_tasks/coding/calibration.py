@@ -8,6 +8,7 @@ only for each one alone. The bound is Clopper's and Pearson's exact one (Biometr
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +19,7 @@ NO_AUTO_ACCEPT = 1.01
 """The threshold where none keeps the promise: no confidence reaches it, so that a person sees every code."""
 
 _RIDGE = 1.0
+_SEED = 0
 _BLOCK = 20
 
 
@@ -37,10 +39,19 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """Confidence = logistic(intercept + coefficients . features), with the evidence of its fit.
+class Bin:
+    """Held-out answers of similar confidence: their mean confidence, the share of them that is right, and their number."""
 
-    `expected_error` is the mean gap between confidence and share of right answers over ten bins, on held-out items.
+    confidence: float
+    accuracy: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Confidence = logistic(intercept + coefficients . features), with the evidence of its fit on held-out items.
+
+    `expected_error` is the mean gap between confidence and share of right answers over the bins of `reliability`.
     """
 
     features: tuple[str, ...]
@@ -48,12 +59,12 @@ class Calibration:
     intercept: float
     fitted_on: int
     expected_error: float
+    reliability: tuple[Bin, ...]
     threshold: Threshold
 
     def estimate(self, features: Sequence[float]) -> float:
         """The probability, in (0, 1), that an answer with these features is right."""
-        total = self.intercept + sum(weight * value for weight, value in zip(self.coefficients, features, strict=True))
-        return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, total))))
+        return _logistic(self.coefficients, self.intercept, features)
 
     def to_document(self) -> dict[str, Any]:
         """As JSON."""
@@ -68,24 +79,34 @@ class Calibration:
             intercept=float(document["intercept"]),
             fitted_on=int(document["fitted_on"]),
             expected_error=float(document["expected_error"]),
+            reliability=tuple(Bin(**entry) for entry in document["reliability"]),
             threshold=Threshold(**document["threshold"]),
         )
 
 
 def fit_calibration(names: Sequence[str], rows: Sequence[Sequence[float]], right: Sequence[bool]) -> Calibration:
-    """Fit on every other item, choose the threshold on the rest. `rows` are features, in the order of `names`; order matters."""
-    coefficients, intercept = _fit_logistic(rows[0::2], right[0::2])
-    unset = Threshold(NO_AUTO_ACCEPT, 0, 0, 0, 1.0, 0.0)
-    draft = Calibration(tuple(names), coefficients, intercept, len(rows[0::2]), 0.0, unset)
-    confidences = [draft.estimate(row) for row in rows[1::2]]
+    """Fit on one half of the items, choose the threshold on the other. `rows` are features, in the order of `names`."""
+    order = list(range(len(rows)))
+    random.Random(_SEED).shuffle(order)
+    fitted, held_out = order[0::2], order[1::2]
+    coefficients, intercept = _fit_logistic([rows[item] for item in fitted], [right[item] for item in fitted])
+    confidences = [_logistic(coefficients, intercept, rows[item]) for item in held_out]
+    outcomes = [right[item] for item in held_out]
+    bins = list_bins(confidences, outcomes)
     return Calibration(
-        draft.features,
-        coefficients,
-        intercept,
-        draft.fitted_on,
-        measure_expected_error(confidences, right[1::2]),
-        choose_threshold(confidences, right[1::2]),
+        features=tuple(names),
+        coefficients=coefficients,
+        intercept=intercept,
+        fitted_on=len(fitted),
+        expected_error=sum(abs(entry.confidence - entry.accuracy) * entry.n for entry in bins) / max(1, len(held_out)),
+        reliability=bins,
+        threshold=choose_threshold(confidences, outcomes),
     )
+
+
+def _logistic(coefficients: Sequence[float], intercept: float, features: Sequence[float]) -> float:
+    total = intercept + sum(weight * value for weight, value in zip(coefficients, features, strict=True))
+    return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, total))))
 
 
 def _fit_logistic(rows: Sequence[Sequence[float]], right: Sequence[bool]) -> tuple[tuple[float, ...], float]:
@@ -142,9 +163,12 @@ def bound_error(errors: int, n: int, certainty: float = CERTAINTY) -> float:
     return float(beta.ppf(certainty, errors + 1, n - errors))
 
 
-def measure_expected_error(confidences: Sequence[float], right: Sequence[bool], bins: int = 10) -> float:
-    """Expected calibration error: the mean gap between confidence and share right, weighed by the size of each bin."""
-    gaps = [0.0] * bins
-    for confidence, is_right in zip(confidences, right, strict=True):
-        gaps[min(bins - 1, int(confidence * bins))] += confidence - is_right
-    return sum(abs(gap) for gap in gaps) / max(1, len(confidences))
+def list_bins(confidences: Sequence[float], right: Sequence[bool], most: int = 10) -> tuple[Bin, ...]:
+    """Bins of equal size, from the least sure to the surest (equal width would put nearly all answers in one)."""
+    order = sorted(range(len(confidences)), key=lambda position: confidences[position])
+    size = max(1, math.ceil(len(order) / most))
+    groups = [order[start : start + size] for start in range(0, len(order), size)]
+    return tuple(
+        Bin(sum(confidences[item] for item in group) / len(group), sum(right[item] for item in group) / len(group), len(group))
+        for group in groups
+    )

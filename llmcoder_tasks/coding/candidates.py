@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llmcoder_tasks.coding.documents import Document, list_documents
-from llmcoder_tasks.coding.normaliser import FRAME_WORDS, NARRATIVE_WORDS, Normaliser, Token, Vocabulary, split_tokens
+from llmcoder_tasks.coding.normaliser import Normaliser, Vocabulary
+from llmcoder_tasks.coding.normaliser_tokens import FRAME_WORDS, NARRATIVE_WORDS, split_tokens
 
 if TYPE_CHECKING:
     from llmcoder_tasks.icd10cm.code_set import CodeSet
@@ -26,6 +27,9 @@ WEAKEST_KINSHIP = 0.4
 """Two words with a smaller n-gram cosine count as strangers: this keeps the word matrix sparse."""
 
 BATCH = 64
+
+COMMON_TAIL = 20
+"""So many titles end in a phrase that only qualifies what stands before it."""
 
 REMEMBERED = 5_000
 """How many answers are kept: notes repeat the same phrases."""
@@ -48,29 +52,23 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A phrase as the index sees it: normalised words, one tuple for each token of the text."""
+    """A phrase as the index sees it: its normalised words in order."""
 
-    tokens: tuple[Token, ...]
-    words: tuple[tuple[str, ...], ...]
-
-    @property
-    def text(self) -> str:
-        """The normalised text."""
-        return " ".join(word for words in self.words for word in words)
+    words: tuple[str, ...]
 
 
 class CandidateIndex:
     """Titles and terms of one release, searchable. Build takes seconds; searching is pure and keeps no order or batch effects."""
 
-    def __init__(self, code_set: CodeSet, abbreviations: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, code_set: CodeSet, short_forms: Mapping[str, Sequence[str]]) -> None:
         self.documents: list[Document] = list_documents(code_set)
         token_lists = [[token.folded for token in split_tokens(document.text)] for document in self.documents]
         self._document_words = token_lists
-        self._memory: OrderedDict[tuple[str, int], list[Candidate]] = OrderedDict()
+        self._memory: OrderedDict[tuple[Query, int], list[Candidate]] = OrderedDict()
         vocabulary = Vocabulary(token_lists)
-        self.normaliser = Normaliser(vocabulary, abbreviations)
+        self.normaliser = Normaliser(vocabulary, short_forms)
         self._word_ids = {word: number for number, word in enumerate(vocabulary.counts)}
-        self._ngrams = WordKinship(list(self._word_ids))
+        self._tails = _find_tails(document.text for document in self.documents if document.is_title)
         self._build(token_lists)
 
     def _build(self, token_lists: Sequence[Sequence[str]]) -> None:
@@ -86,22 +84,26 @@ class CandidateIndex:
         self._rarity = np.log(1.0 + len(token_lists) / (0.5 + frequencies)).astype(np.float32)
         self.mean_weight = float(self._rarity.mean())
         weights = sparse.diags(self._rarity)
-        self._kinship = (weights @ self._ngrams.matrix @ weights).tocsr()
+        self._kinship = (weights @ WordKinship(list(self._word_ids)).matrix @ weights).tocsr()
         norms = np.sqrt((counts @ self._kinship).multiply(counts).sum(axis=1)).A1
         self._postings = (sparse.diags(1.0 / norms.astype(np.float32)) @ counts).T.tocsr()
 
     def read(self, text: str) -> Query:
         """A phrase in the words of the release."""
-        tokens = tuple(split_tokens(text))
-        return Query(tokens, tuple(self.normaliser.normalise(tokens)))
+        return Query(tuple(self.normaliser.normalise(split_tokens(text))))
+
+    def is_tail(self, text: str) -> bool:
+        """Whether titles often end so after a comma: `left eye` and `this is the initial encounter` are no conditions of their own."""
+        words = [word for word in self.read(text).words if word in self._word_ids and word not in NARRATIVE_WORDS]
+        return tuple(words) in self._tails
 
     def weigh(self, query: Query) -> float:
         """The weight of all words of a query: their rarity, and the mean rarity for a word that the release does not know."""
-        return sum(self._weigh_word(word) for words in query.words for word in words)
+        return sum(self._weigh_word(word) for word in query.words)
 
     def share_known(self, query: Query) -> float:
         """The share of a query's weight in words that the release knows, in [0, 1]."""
-        weights = [(self._weigh_word(word), word in self._word_ids) for words in query.words for word in words]
+        weights = [(self._weigh_word(word), word in self._word_ids) for word in query.words]
         total = sum(weight for weight, _ in weights)
         return sum(weight for weight, known in weights if known) / total if total else 0.0
 
@@ -113,24 +115,24 @@ class CandidateIndex:
 
     def search(self, queries: Sequence[Query], k: int = 20) -> list[list[Candidate]]:
         """For each query up to `k` candidates, best first; none when it shares no word with the release."""
-        wanted = {query.text: query for query in queries}
-        found = {text: kept for text in wanted if (kept := self._recall(text, k)) is not None}
-        missing = [query for text, query in wanted.items() if text not in found]
+        wanted = dict.fromkeys(queries)
+        found = {query: kept for query in wanted if (kept := self._recall(query, k)) is not None}
+        missing = [query for query in wanted if query not in found]
         for start in range(0, len(missing), BATCH):
             batch = missing[start : start + BATCH]
             for query, candidates in zip(batch, self._search(batch, k), strict=True):
-                found[query.text] = candidates
-                self._remember(query.text, k, candidates)
-        return [found[query.text] for query in queries]
+                found[query] = candidates
+                self._remember(query, k, candidates)
+        return [found[query] for query in queries]
 
-    def _recall(self, text: str, k: int) -> list[Candidate] | None:
-        kept = self._memory.get((text, k))
+    def _recall(self, query: Query, k: int) -> list[Candidate] | None:
+        kept = self._memory.get((query, k))
         if kept is not None:
-            self._memory.move_to_end((text, k))
+            self._memory.move_to_end((query, k))
         return kept
 
-    def _remember(self, text: str, k: int, candidates: list[Candidate]) -> None:
-        self._memory[text, k] = candidates
+    def _remember(self, query: Query, k: int, candidates: list[Candidate]) -> None:
+        self._memory[query, k] = candidates
         if len(self._memory) > REMEMBERED:
             self._memory.popitem(last=False)
 
@@ -150,7 +152,7 @@ class CandidateIndex:
         wide = min(len(similarities), 3 * k)
         if wide == 0:
             return []
-        words = [word for words in query.words for word in words]
+        words = query.words
         nearest = np.argpartition(-similarities, wide - 1)[:wide]
         scored = [
             (self._with_order(words, documents[place], float(similarities[place])), int(documents[place])) for place in nearest
@@ -180,7 +182,7 @@ class CandidateIndex:
         starts = [0]
         strange: list[int] = []
         for query in queries:
-            counts = Counter(word for words in query.words for word in words)
+            counts = Counter(word for word in query.words)
             known = [(word, count) for word, count in counts.items() if word in self._word_ids]
             columns += [self._word_ids[word] for word, _ in known]
             values += [(1.0 + math.log(count)) * (FRAME_WEIGHT if word in FRAME_WORDS else 1.0) for word, count in known]
@@ -188,6 +190,13 @@ class CandidateIndex:
             strange.append(sum(word not in self._word_ids and word not in NARRATIVE_WORDS for word in counts))
         shape = (len(queries), len(self._word_ids))
         return sparse.csr_matrix((np.array(values, dtype=np.float32), columns, starts), shape=shape), np.array(strange)
+
+
+def _find_tails(titles: Iterable[str]) -> frozenset[tuple[str, ...]]:
+    """The words after the last comma of at least COMMON_TAIL titles, folded, without plain words."""
+    counts = Counter(title.rpartition(", ")[2] for title in titles if ", " in title)
+    common = [[token.folded for token in split_tokens(tail)] for tail, count in counts.items() if count >= COMMON_TAIL]
+    return frozenset(tuple(word for word in words if word not in NARRATIVE_WORDS) for words in common)
 
 
 class WordKinship:

@@ -16,6 +16,7 @@ from llmcoder_tasks.coding.candidates import Candidate, CandidateIndex
 from llmcoder_tasks.coding.coder_fit import CODER_NAME, CoderFit
 from llmcoder_tasks.coding.combination import Judged, describe, rank, score, share_confidence
 from llmcoder_tasks.coding.phrases import ConditionFinder, Span, WrittenCode, find_written_codes
+from llmcoder_tasks.coding.short_forms import read_short_forms
 from llmcoder_tasks.dataset.lexicon import load_lexicon
 from llmcoder_tasks.errors import ModelError
 from llmcoder_tasks.records import CodePrediction, Decision
@@ -69,7 +70,7 @@ class Coder:
     ) -> None:
         """Building the index takes seconds; pass one where several coders share a release."""
         self.code_set = code_set
-        self.index = index or CandidateIndex(code_set, load_lexicon().terms_by_form)
+        self.index = index or CandidateIndex(code_set, read_short_forms(load_lexicon()))
         self.model = model
         self.fit = fit
         self._conditions = ConditionFinder(self.index)

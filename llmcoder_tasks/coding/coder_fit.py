@@ -13,6 +13,8 @@ from llmcoder_tasks.errors import ModelError
 
 CODER_NAME = "coder.json"
 SCHEMA_VERSION = 1
+FIT_VERSION = 1
+"""Raise it with every change that alters what is fitted: it is part of the fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +93,8 @@ def _calibrate(names: Sequence[str], judged: Sequence[Judged], truths: Sequence[
     rows = [describe(item, answer) for item, answer in zip(judged, answers, strict=True)]
     right = [item.candidates[answer].code == truth for item, answer, truth in zip(judged, answers, truths, strict=True)]
     return fit_calibration(names, rows, right)
+
+
+def scramble(text: str) -> str:
+    """A text of the same shape that names no condition: the letters of each word in reverse order. It teaches what strangeness looks like."""
+    return " ".join(word[::-1] for word in text.split())

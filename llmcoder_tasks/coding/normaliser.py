@@ -9,59 +9,21 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import zip_longest
+from itertools import pairwise
 
-_TOKEN = re.compile(r"[^\W\d_]{1,2}/[^\W\d_]{0,2}(?![^\W_])|[^\W_]+(?:['’][^\W_]+)*")
+from llmcoder_tasks.coding.normaliser_tokens import FORMS_OF_ADDRESS, NARRATIVE_WORDS, SUBJECT_VERBS, Token, split_tokens
+
+_ROMAN = {"1": "i", "2": "ii", "3": "iii", "4": "iv"}
 _VOWELS = str.maketrans("", "", "aeiou")
 _SOUNDS = (
     ("ph", "f"), ("ae", "e"), ("oe", "e"), ("ou", "o"), ("our", "or"), ("th", "t"), ("rh", "r"), ("ck", "k"), ("qu", "k"), ("x", "ks"),
     ("ce", "se"), ("ci", "si"), ("cy", "si"), ("c", "k"), ("y", "i"), ("z", "s"), ("ie", "i"), ("ei", "i"),
 )  # fmt: skip
-
-# The frame of a sentence about a condition. A capitalised stranger before one of the verbs is somebody's name.
-SUBJECT_VERBS = frozenset(
-    [
-        "has",
-        "had",
-        "have",
-        "is",
-        "was",
-        "were",
-        "developed",
-        "presents",
-        "presented",
-        "came",
-        "reports",
-        "reported",
-        "suffers",
-        "suffered",
-        "received",
-        "underwent",
-        "complains",
-        "complained",
-        "experienced",
-        "experiences",
-        "denies",
-        "visited",
-        "needs",
-        "sustained",
-        "shows",
-        "showed",
-        "exhibits",
-        "exhibited",
-        "attended",
-        "requires",
-    ]
-)
-FRAME_WORDS = SUBJECT_VERBS | frozenset(
-    ["he", "she", "her", "hers", "his", "him", "they", "their", "who", "whose", "patient", "patients", "pt", "been", "being"]
-)
 
 LONGEST_TOKEN = 48
 """Longer tokens are no words: they are left alone, so that a page of noise costs no time."""
@@ -70,6 +32,7 @@ MOST_CANDIDATES = 12
 
 # Prices in natural log units, beside the -log probability of the words themselves.
 UNKNOWN_WORD = 5.0
+OTHER_NUMERAL = 3.0
 SHORT_FORM_OF_KNOWN_WORD = 4.0
 REAL_WORD_ERROR = 5.0
 
@@ -78,200 +41,6 @@ LONGEST_AMBIGUOUS_SHORT_FORM = 4
 
 RARE_WORD = 20
 """A known word that occurs more often than this is never taken for a slip of another one."""
-
-# What people write around a condition: never "corrected" into a word of a title that looks alike (patient, patent).
-NARRATIVE_WORDS = frozenset(
-    [
-        "a",
-        "about",
-        "after",
-        "again",
-        "all",
-        "also",
-        "an",
-        "any",
-        "are",
-        "as",
-        "at",
-        "back",
-        "be",
-        "been",
-        "before",
-        "being",
-        "but",
-        "by",
-        "came",
-        "can",
-        "case",
-        "chart",
-        "clinic",
-        "complained",
-        "complaining",
-        "complains",
-        "consistent",
-        "currently",
-        "day",
-        "days",
-        "denied",
-        "denies",
-        "developed",
-        "diagnosed",
-        "did",
-        "discharged",
-        "do",
-        "does",
-        "done",
-        "due",
-        "during",
-        "evaluated",
-        "experienced",
-        "experiencing",
-        "female",
-        "following",
-        "for",
-        "found",
-        "from",
-        "gave",
-        "getting",
-        "had",
-        "has",
-        "have",
-        "having",
-        "he",
-        "her",
-        "here",
-        "hers",
-        "him",
-        "his",
-        "if",
-        "into",
-        "is",
-        "it",
-        "its",
-        "just",
-        "last",
-        "lives",
-        "lot",
-        "made",
-        "male",
-        "man",
-        "may",
-        "me",
-        "men",
-        "month",
-        "months",
-        "most",
-        "mr",
-        "mrs",
-        "much",
-        "my",
-        "new",
-        "no",
-        "noted",
-        "now",
-        "old",
-        "on",
-        "one",
-        "our",
-        "out",
-        "over",
-        "patient",
-        "patients",
-        "please",
-        "pt",
-        "presented",
-        "presenting",
-        "presents",
-        "reported",
-        "reporting",
-        "reports",
-        "said",
-        "saw",
-        "see",
-        "seen",
-        "she",
-        "show",
-        "showed",
-        "shows",
-        "since",
-        "so",
-        "some",
-        "suffered",
-        "suffering",
-        "suffers",
-        "than",
-        "that",
-        "the",
-        "their",
-        "them",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "those",
-        "though",
-        "time",
-        "today",
-        "told",
-        "took",
-        "treated",
-        "two",
-        "until",
-        "up",
-        "us",
-        "very",
-        "visit",
-        "was",
-        "we",
-        "week",
-        "weeks",
-        "well",
-        "went",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "while",
-        "who",
-        "whose",
-        "will",
-        "woman",
-        "year",
-        "years",
-        "yesterday",
-        "you",
-        "your",
-    ]
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One token of a text: its folded form, and where it stands (character offsets, end exclusive)."""
-
-    folded: str
-    start: int
-    end: int
-    has_point: bool = False
-    is_capitalised: bool = False
-
-
-def fold(text: str) -> str:
-    """Lower case without diacritics and apostrophes: `Ménière’s` is `menieres`."""
-    if text.isascii():
-        return text.lower().replace("'", "")
-    decomposed = unicodedata.normalize("NFKD", text)
-    return "".join(char for char in decomposed if char.isalnum() or char == "/").lower()
-
-
-def split_tokens(text: str) -> list[Token]:
-    """Tokens of a text in order. Punctuation, emoji and control characters separate tokens and are none themselves."""
-    return [
-        Token(fold(match[0]), match.start(), match.end(), text[match.end() : match.end() + 1] == ".", match[0][0].isupper())
-        for match in _TOKEN.finditer(text)
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,12 +60,16 @@ class Vocabulary:
         pairs: Counter[tuple[str, str]] = Counter()
         for words in texts:
             self.counts.update(words)
-            pairs.update(zip(words, words[1:], strict=False))
+            pairs.update(pairwise(words))
         self.total = sum(self.counts.values())
         self._pairs = pairs
 
     def __contains__(self, word: str) -> bool:
         return word in self.counts
+
+    def follows(self, previous: str, word: str) -> bool:
+        """Whether the release ever has the two words side by side."""
+        return (previous, word) in self._pairs
 
     def price(self, word: str) -> float:
         """-log probability of a word, add-one smoothed."""
@@ -312,13 +85,18 @@ class Vocabulary:
 class Normaliser:
     """Rewrites texts in the words of a vocabulary. Pure: the same text always gives the same words."""
 
-    def __init__(self, vocabulary: Vocabulary, abbreviations: Mapping[str, Sequence[str]]) -> None:
-        """`abbreviations` maps a short form (folded, without point) to what it may stand for, each one or several words."""
+    def __init__(self, vocabulary: Vocabulary, short_forms: Mapping[str, Sequence[str]]) -> None:
+        """`short_forms` maps what people write (one or several words) to what it may stand for, in the release's words."""
         self.vocabulary = vocabulary
-        self._abbreviations = {
-            short: tuple(tuple(token.folded for token in split_tokens(long)) for long in longs)
-            for short, longs in abbreviations.items()
-        }
+        self._expansions: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {}
+        for form, meanings in short_forms.items():
+            key = tuple(token.folded for token in split_tokens(form))
+            if key:
+                long_forms = (tuple(token.folded for token in split_tokens(meaning)) for meaning in meanings)
+                self._expansions[key] = (*self._expansions.get(key, ()), *(words for words in long_forms if words))
+        self._longest_form: dict[str, int] = {}
+        for key in self._expansions:
+            self._longest_form[key[0]] = max(len(key), self._longest_form.get(key[0], 0))
         self._sorted = sorted(word for word in vocabulary.counts if len(word) > 2)
         self._by_skeleton: dict[str, list[str]] = defaultdict(list)
         self._by_sound: dict[str, list[str]] = defaultdict(list)
@@ -334,24 +112,43 @@ class Normaliser:
                 self._by_deletion[shorter].append(word)
         self.candidates = lru_cache(maxsize=200_000)(self._candidates)
 
-    def normalise(self, tokens: Sequence[Token]) -> list[tuple[str, ...]]:
-        """For each token the words it stands for (itself when nothing better is known), by the cheapest path (Viterbi)."""
-        return self._cheapest_path(
-            [
-                (Candidate((token.folded,), 0.0),)
-                if self._is_name(token, following)
-                else self.candidates(token.folded, token.has_point)
-                for token, following in zip_longest(tokens, tokens[1:])
-            ]
-        )
+    def normalise(self, tokens: Sequence[Token]) -> list[str]:
+        """The words that a text's tokens stand for (a token itself when nothing better is known), by the cheapest path (Viterbi)."""
+        lattice: list[tuple[Candidate, ...]] = []
+        position = 0
+        while position < len(tokens):
+            length = self._match_form(tokens, position)
+            token, following = tokens[position], tokens[position + length] if position + length < len(tokens) else None
+            if length > 1:
+                lattice.append(self._read_form(tuple(token.folded for token in tokens[position : position + length])))
+            elif self._is_name(token, following):
+                lattice.append((Candidate((token.folded,), 0.0),))
+            else:
+                lattice.append(self.candidates(token.folded, token.has_point))
+            position += length
+        return [word for words in self._cheapest_path(lattice) for word in words]
+
+    def _match_form(self, tokens: Sequence[Token], start: int) -> int:
+        """The number of tokens of the longest form of several words that begins here, else 1."""
+        for length in range(self._longest_form.get(tokens[start].folded, 1), 1, -1):
+            if tuple(token.folded for token in tokens[start : start + length]) in self._expansions:
+                return length
+        return 1
+
+    def _read_form(self, form: tuple[str, ...]) -> tuple[Candidate, ...]:
+        """A form of several words means what the lexicon says, or itself where titles hold those words side by side."""
+        found = tuple(Candidate(words, 0.0) for words in self._expansions[form])
+        is_said = all(self.vocabulary.follows(*pair) for pair in pairwise(form))
+        return (Candidate(form, 0.0), *found) if is_said else found
 
     def _is_name(self, token: Token, following: Token | None) -> bool:
-        return (
-            token.is_capitalised
-            and following is not None
-            and following.folded in SUBJECT_VERBS
-            and token.folded not in self.vocabulary
-        )
+        """A form of address, or a capitalised stranger of whom something is told."""
+        if following is None:
+            return False
+        if token.folded in FORMS_OF_ADDRESS and (token.has_point or following.is_capitalised):
+            return True
+        is_strange = token.folded not in self.vocabulary and (token.folded,) not in self._expansions
+        return token.is_capitalised and is_strange and following.folded in SUBJECT_VERBS
 
     def _cheapest_path(self, lattice: Sequence[tuple[Candidate, ...]]) -> list[tuple[str, ...]]:
         costs = [0.0]
@@ -363,7 +160,7 @@ class Normaliser:
             for option in options:
                 prices = [cost + self.vocabulary.price_after(end, option.words[0]) for cost, end in zip(costs, ends, strict=True)]
                 best = min(range(len(prices)), key=prices.__getitem__)
-                inside = sum(self.vocabulary.price_after(*pair) for pair in zip(option.words, option.words[1:], strict=False))
+                inside = sum(self.vocabulary.price_after(*pair) for pair in pairwise(option.words))
                 back.append(best)
                 new_costs.append(prices[best] + inside + option.cost)
             history.append(back)
@@ -376,6 +173,8 @@ class Normaliser:
         return path[::-1]
 
     def _candidates(self, token: str, has_point: bool) -> tuple[Candidate, ...]:
+        if token in _ROMAN:
+            return (Candidate((token,), 0.0), Candidate((_ROMAN[token],), OTHER_NUMERAL))
         known = token in self.vocabulary
         expanded = self._expand(token, SHORT_FORM_OF_KNOWN_WORD if known and not has_point else 0.0)
         if known and len(token) > LONGEST_AMBIGUOUS_SHORT_FORM:
@@ -394,7 +193,7 @@ class Normaliser:
         return (unchanged, *expanded, *(Candidate((word,), found[word]) for word in ranked))
 
     def _expand(self, token: str, cost: float) -> list[Candidate]:
-        return [Candidate(words, cost) for words in self._abbreviations.get(token, ())]
+        return [Candidate(words, cost) for words in self._expansions.get((token,), ())]
 
     def _variants(self, token: str, has_point: bool) -> Iterable[tuple[str, float]]:
         yield from self._truncated(token, has_point)
@@ -420,6 +219,7 @@ class Normaliser:
 
     def _misspelt(self, token: str) -> Iterable[tuple[str, float]]:
         from rapidfuzz.distance import OSA
+        from rapidfuzz.process import extract
 
         if len(token) < 3:
             return
@@ -429,8 +229,14 @@ class Normaliser:
             if shorter in self.vocabulary:
                 near.add(shorter)
         limit = 1 if len(token) < 6 else 2
-        for word in near:
-            distance = OSA.distance(token, word, score_cutoff=limit)
+        close = [(word, OSA.distance(token, word, score_cutoff=limit)) for word in near]
+        if limit == 2 and all(distance > 1 for _, distance in close) and token not in self.vocabulary:
+            # Two slips far from each other share no deletion: the slow way, over all words.
+            limit = 2 if len(token) < 9 else 3
+            close = [
+                (word, distance) for word, distance, _ in extract(token, self._sorted, scorer=OSA.distance, score_cutoff=limit)
+            ]
+        for word, distance in close:
             if distance <= limit:
                 yield word, 4.0 * distance + (0.0 if word[0] == token[0] else 2.0)
 

@@ -17,8 +17,16 @@ from llmcoder_tasks.records import parse_code
 if TYPE_CHECKING:
     from llmcoder_tasks.coding.candidates import Candidate, CandidateIndex
 
-_ALWAYS_CUT = re.compile(r"[;\r\n\u2022\u2028\u2029]+|(?:^|(?<=\s))\d{1,2}[.)](?=\s)")
-_MAY_CUT = re.compile(r",|\.(?=\s)|\s[-–—/&+]\s|\s(?:and|with|as well as|plus|also)\s", re.IGNORECASE)
+_ALWAYS_CUT = re.compile(r"[;\r\n\u2022\u2028\u2029]+|(?:^|(?<=\s))(?:\(\d{1,2}\)|#\d{1,2}:?|\d{1,2}[.)])(?=\s)")
+_MAY_CUT = re.compile(
+    r",|\.(?=\s)|\s[-–—/&+]\s|\s(?:and|as well as|plus|also|along with|together with|in addition to)\s"
+    r"|(?:^|(?<=\s))(?:moreover|furthermore|there is also|in addition|additionally|also)\s",
+    re.IGNORECASE,
+)
+_HEADING = re.compile(
+    r"^[^:\n]{0,60}\b(?:diagnos[ie]s|dx|impression|assessment|problems?|problem list|conditions|diagnostic list)\s*(?:[:\n]|$)",
+    re.IGNORECASE,
+)
 _EDGE = " \t,.:;-–—*•&+/"
 _WRITTEN_CODE = re.compile(r"(?<![\w.])[A-Za-z]\d[0-9A-Za-z](?:\.?[0-9A-Za-z]{1,4})?(?![\w]|\.\w)")
 
@@ -31,7 +39,7 @@ MOST_TRIED_PIECES = 60
 CLEAR_SIMILARITY = 0.97
 """A group that is so like one title is one condition: nothing is cut."""
 
-CUT_PRICE = 0.15
+CUT_PRICE = 0.4
 """What a further condition costs, as a share of the mean weight of a word: without it, noise would cut titles apart."""
 
 
@@ -76,9 +84,15 @@ def split_pieces(text: str) -> list[list[Span]]:
     """The smallest parts a text may be cut into, grouped by the groups between which it is always cut."""
     groups = [
         [trimmed for piece in _cut(text, group, _MAY_CUT) if (trimmed := _trim(text, piece))]
-        for group in _cut(text, Span(0, len(text)), _ALWAYS_CUT)
+        for group in _cut(text, Span(_skip_heading(text), len(text)), _ALWAYS_CUT)
     ]
     return [group for group in groups if group]
+
+
+def _skip_heading(text: str) -> int:
+    """Where a text goes on after `Discharge diagnoses:`."""
+    match = _HEADING.match(text)
+    return match.end() if match else 0
 
 
 def _cut(text: str, span: Span, separator: re.Pattern[str]) -> Iterator[Span]:
@@ -108,13 +122,29 @@ class ConditionFinder:
         """Where each text names a condition, in order. `written` are the codes that each text names itself."""
         grouped = [split_pieces(text) for text in texts]
         problems = [
-            _Cutting(text, group, codes) for text, groups, codes in zip(texts, grouped, written, strict=True) for group in groups
+            _Cutting(text, self._join_tails(text, group), codes)
+            for text, groups, codes in zip(texts, grouped, written, strict=True)
+            for group in groups
         ]
         self._measure(problems, [[problem.whole] for problem in problems])
         open_problems = [problem for problem in problems if problem.is_open()]
         self._measure(open_problems, [problem.list_spans() for problem in open_problems])
         solved = iter([problem.solve(CUT_PRICE * self._index.mean_weight) for problem in problems])
         return [[span for _ in groups for span in next(solved)] for groups in grouped]
+
+    def _join_tails(self, text: str, pieces: Sequence[Span]) -> list[Span]:
+        """Pieces that only say more of a condition (`initial encounter`, `left eye`) stay with it: the one before, or else the next."""
+        joined: list[Span] = []
+        waits = False
+        for piece in pieces:
+            is_tail = self._index.is_tail(text[piece.start : piece.end])
+            if joined and (is_tail or waits):
+                joined[-1] = Span(joined[-1].start, piece.end)
+                waits = waits and is_tail
+            else:
+                joined.append(piece)
+                waits = is_tail
+        return joined
 
     def _measure(self, problems: Sequence[_Cutting], spans: Sequence[Sequence[Span]]) -> None:
         asked = [(problem, span) for problem, wanted in zip(problems, spans, strict=True) for span in wanted]
@@ -167,17 +197,22 @@ class _Cutting:
 
 
 def choose_cuts(pieces: Sequence[Span], worth: Callable[[Span], float], price: float) -> list[Span]:
-    """The runs of pieces that cover all pieces with the greatest sum of `worth` less `price` for each run (dynamic programme)."""
-    best = [0.0] + [float("-inf")] * len(pieces)
-    previous = [0] * (len(pieces) + 1)
+    """The runs of pieces with the greatest sum of `worth` less `price` for each run; a piece worth less may stay out (dynamic programme)."""
+    best = [0.0] * (len(pieces) + 1)
+    previous: list[int | None] = [None] * (len(pieces) + 1)
     for end in range(1, len(pieces) + 1):
-        for start in range(max(0, end - MOST_PIECES), end):
-            value = best[start] + worth(Span(pieces[start].start, pieces[end - 1].end)) - price
+        best[end] = best[end - 1]
+        for first in range(max(0, end - MOST_PIECES), end):
+            value = best[first] + worth(Span(pieces[first].start, pieces[end - 1].end)) - price
             if value > best[end] + 1e-9:
-                best[end], previous[end] = value, start
+                best[end], previous[end] = value, first
     cuts: list[Span] = []
     end = len(pieces)
     while end > 0:
-        cuts.append(Span(pieces[previous[end]].start, pieces[end - 1].end))
-        end = previous[end]
+        start = previous[end]
+        if start is None:
+            end -= 1
+        else:
+            cuts.append(Span(pieces[start].start, pieces[end - 1].end))
+            end = start
     return cuts[::-1]
