@@ -37,13 +37,13 @@ SETTINGS = Settings.from_environment()
 
 def train_stage(stage: str, dataset: dict[str, str], base: dict[str, str] | None, recipe: str) -> ModelRef:
     """Train one stage of a recipe; stage two starts from `base`."""
-    from llmcoder_tasks.model.recipe import load_recipe
+    from llmcoder_tasks.model.recipe import read_recipe
     from llmcoder_tasks.steps.train_model import train_model
 
     stores = connect()
     return train_model(
         DatasetRef(**dataset),
-        recipe=load_recipe(recipe),
+        recipe=read_recipe(recipe),
         stage=stage,
         base=ModelRef(**base) if base else None,
         storage=stores.storage,

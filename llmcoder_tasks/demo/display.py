@@ -88,7 +88,8 @@ class PlainDisplay:
                 continue
             self._shown[key] = (line.state, now)
             if line.state not in ("queued", "scheduled"):
-                self.say(f"{line.dag_id}.{line.task_id:<20} {line.state:<12} {_render_seconds(line.seconds):>8}  {line.note}")
+                name = f"{line.dag_id}.{line.task_id}"
+                self.say(f"{name:<32} {line.state:<12} {_render_seconds(line.seconds):>8}  {line.note}".rstrip())
 
     def say(self, text: str) -> None:
         self._console.print(escape(text), soft_wrap=True)

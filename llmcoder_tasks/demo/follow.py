@@ -92,6 +92,7 @@ class Follower:
         self._display = display
         self._meter = meter
         self._since: dict[tuple[str, str, int, int], float] = {}
+        self._notes: dict[tuple[str, str, int, int, str | None], str] = {}
 
     def await_new_run(self, dag_id: str, known: set[str]) -> DagRun:
         """The first run that is not among the known ones. Raises ServiceError when none begins."""
@@ -136,14 +137,18 @@ class Follower:
         """Seconds that a task has taken so far; Airflow itself says it only at the end."""
         if task.state != "running":
             return task.duration_seconds
-        key = (run.run_id, task.task_id, task.map_index, task.try_number)
-        return time.monotonic() - self._since.setdefault(key, time.monotonic())
+        now = time.monotonic()
+        return now - self._since.setdefault((run.run_id, task.task_id, task.map_index, task.try_number), now)
 
     def _read_note(self, run: DagRun, task: TaskState) -> str:
-        """The newest line that a running or failed task has logged, or why a skipped one was skipped."""
-        if task.state not in ("running", "failed", "up_for_retry", "skipped"):
-            return ""
-        return next(reversed(read_log_lines(self._log_file(run, task))), "")
+        """The newest line that a task has logged. Of a finished one it is read once."""
+        key = (run.run_id, task.task_id, task.map_index, task.try_number, task.state)
+        if key not in self._notes:
+            note = next(reversed(read_log_lines(self._log_file(run, task))), "")
+            if task.state not in ("success", "skipped"):
+                return note
+            self._notes[key] = note
+        return self._notes[key]
 
     def _log_file(self, run: DagRun, task: TaskState) -> Path:
         folder = self._logs_folder / f"dag_id={run.dag_id}" / f"run_id={run.run_id}" / f"task_id={task.task_id}"
@@ -164,7 +169,7 @@ class Follower:
 
 
 def read_log_lines(log_file: Path) -> list[str]:
-    """What the end of a task log says, oldest first: events with their errors, without Airflow's own bookkeeping."""
+    """What the end of a task log says, oldest first, without Airflow's own bookkeeping."""
     try:
         with log_file.open("rb") as stream:
             stream.seek(max(0, log_file.stat().st_size - TAIL_BYTES))
@@ -175,13 +180,13 @@ def read_log_lines(log_file: Path) -> list[str]:
 
 
 def _read_event(line: str) -> str:
-    """One line of the log file, or "" for one that is cut off or that only Airflow cares about."""
+    """What one line of a log file tells a person: our own messages, errors, and why a task was skipped; else ""."""
     try:
         record = json.loads(line)
-    except ValueError:
+        errors = record.get("error_detail")
+        if errors:
+            return f"{errors[0]['exc_type']}: {errors[0]['exc_value']}"
+        own = str(record.get("logger", "")).startswith("llmcoder")
+        return str(record["event"] if own else record.get("reason", "")).strip()
+    except (ValueError, AttributeError, KeyError):  # cut off by the tail
         return ""
-    if not isinstance(record, dict) or record.get("filename") in ("task_runner.py", "supervisor.py", "taskinstance.py"):
-        errors = record.get("error_detail") if isinstance(record, dict) else None
-        return f"{errors[0]['exc_type']}: {errors[0]['exc_value']}" if errors else ""
-    event = str(record.get("event", "")).strip()
-    return "" if event.startswith("::") else event

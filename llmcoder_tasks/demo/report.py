@@ -10,11 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from llmcoder_tasks.coding.notes_display import render_coded_note
 from llmcoder_tasks.database import Database, Row
 from llmcoder_tasks.errors import ServiceError
-from llmcoder_tasks.records import SCENARIOS, render_code
-
-NOTE_LINES = 24
+from llmcoder_tasks.records import SCENARIOS, CodePrediction
 
 
 def print_report(
@@ -75,30 +74,12 @@ def _render_score(score: Row) -> Text:
 
 
 def _print_note(console: Console, database: Database, coding_run_id: str, encounter_id: str) -> None:
-    """The beginning of one of our own sample notes with the evidence marked, and its codes."""
+    """One of our own sample notes with the evidence marked, and its codes."""
     note = database.fetch_one("fetch_coded_note", coding_run_id=coding_run_id, encounter_id=encounter_id) or {}
     key = {name: note[name] for name in ("encounter_id", "note_sha256", "model_id", "release_key")}
-    predictions = database.fetch_all("list_note_predictions", **key)
-    text = Text(note["note_text"])
-    for row in predictions:
-        text.stylize("bold reverse" if row["decision"] == "auto" else "bold underline", row["start"], row["end"])
-    console.print(f"Encounter {encounter_id}, discharged {note['discharge_date']}, codes of {note['release_key']}\n")
-    for line in text.split("\n")[:NOTE_LINES]:
-        console.print("  ", line, soft_wrap=True)
-    console.print("  …\n")
-    table = Table("code", "title", "confidence", "decision", "evidence", "at")
-    for row in predictions:
-        evidence = " ".join(note["note_text"][row["start"] : row["end"]].split())
-        place = f"{row['start']}-{row['end']}"
-        table.add_row(
-            render_code(row["code"]),
-            escape(row["description"]),
-            f"{row['confidence']:.2f}",
-            row["decision"],
-            escape(evidence),
-            place,
-        )
-    console.print(table)
+    codes = [CodePrediction(**row) for row in database.fetch_all("list_note_predictions", **key)]
+    console.print(f"Encounter {encounter_id}, discharged {note['discharge_date']}, codes of {note['release_key']}")
+    console.print(render_coded_note(note["note_text"], codes))
 
 
 def _print_agreement(console: Console, database: Database, coding_run_id: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
 import subprocess
@@ -140,6 +141,18 @@ def test_parsing_is_quick(facts: dict[str, Any]) -> None:
     assert facts["seconds"] < 3, (
         f"the DAG files take {facts['seconds']:.1f} s to parse: look for heavy imports or work at their top"
     )
+
+
+def test_whatever_a_task_imports_later_exists() -> None:
+    """Imports inside tasks are seen by nobody until the task runs; this test sees them before."""
+    for path in sorted((PROJECT_FOLDER / "dags").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("llmcoder_tasks"):
+                module = importlib.import_module(str(node.module))
+                for alias in node.names:
+                    assert hasattr(module, alias.name), (
+                        f"{path.name}:{node.lineno}: {node.module} has no {alias.name}, follow its new name"
+                    )
 
 
 def test_no_dag_file_holds_logic() -> None:

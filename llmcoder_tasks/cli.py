@@ -1,0 +1,400 @@
+"""`llmcoder VERB`: the steps of the pipeline, and `up`, `down`, `status`, `demo`, from a shell.
+
+Each verb is the step of the same name. Imports stay inside the commands, so that `llmcoder --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from dataclasses import asdict
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llmcoder_tasks import __version__
+from llmcoder_tasks.connections import Connections, connect
+from llmcoder_tasks.errors import LLMCoderError, PromotionError
+from llmcoder_tasks.records import DatasetRef, ModelRef, ReleaseRef, ScorecardRef, VerdictRef
+from llmcoder_tasks.settings import Settings
+
+
+class Commands(click.Group):
+    """A group whose expected errors are one line and exit status 1, and whose unexpected ones keep their trace."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn an LLMCoderError into its message."""
+        try:
+            return super().invoke(ctx)
+        except LLMCoderError as error:
+            raise click.ClickException(str(error)) from error
+
+
+def _show(reference: Any) -> None:
+    click.echo(json.dumps(asdict(reference), default=str))
+
+
+def _day(value: datetime | None) -> date | None:
+    return value.date() if value else None
+
+
+def _docs_folder(connections: Connections) -> Path:
+    return connections.settings.home / "data_docs"
+
+
+def _cache_folder(connections: Connections) -> Path:
+    return connections.settings.home / "cache"
+
+
+DAY = click.DateTime(formats=["%Y-%m-%d"])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="llmcoder")
+@click.option("-v", "--verbose", is_flag=True, help="Show progress messages.")
+def main(verbose: bool) -> None:
+    """ICD-10-CM releases become a judged coder; the coder codes every night's discharge summaries."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
+
+
+@main.command()
+@click.option("--exit", "exit_after", is_flag=True, help="Stop all services at the end.")
+def demo(exit_after: bool) -> None:
+    """Run the whole loop on the full April 2026 release, through Airflow, and show the result.
+
+    Example: llmcoder demo --exit
+    """
+    from llmcoder_tasks.demo import run_demo
+
+    run_demo(Settings.from_environment(), exit_after=exit_after)
+
+
+@main.command()
+def up() -> None:
+    """Start the embedded PostgreSQL and Airflow. Starting twice is harmless."""
+    from llmcoder_tasks import services
+
+    running = services.up(Settings.from_environment(), report=click.echo)
+    if not running.started:
+        click.echo("everything was up already")
+    click.echo(f"Airflow UI: {running.ui_url}  user {running.username}  password {running.password}")
+
+
+@main.command()
+def down() -> None:
+    """Stop what `up` started."""
+    from llmcoder_tasks import services
+
+    services.down(Settings.from_environment(), report=click.echo)
+
+
+@main.command()
+def status() -> None:
+    """Show every embedded service: state, process, port, uptime, log."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from llmcoder_tasks import services
+
+    table = Table("service", "state", "pid", "address", "up for", "log")
+    for state in services.status(Settings.from_environment()):
+        uptime = str(timedelta(seconds=round(state.uptime_seconds))) if state.uptime_seconds is not None else ""
+        word = "[green]running[/]" if state.is_running else "[red]stopped[/]"
+        table.add_row(state.name, word, str(state.pid or ""), state.address, uptime, str(state.log_file))
+    Console().print(table)
+
+
+@main.command()
+def migrate() -> None:
+    """Bring the results database to the schema of this version."""
+    applied = connect().database.migrate()
+    click.echo("\n".join(f"applied {name}" for name in applied) or "nothing to apply")
+
+
+@main.command("ingest-release")
+@click.argument("source", required=False)
+@click.option("--release", "release_key", help="Release key, like FY2026 or FY2026-April; default: found in the files.")
+@click.option("--replace", is_flag=True, help="Accept other content for a release that is already loaded.")
+def ingest_release_command(source: str | None, release_key: str | None, replace: bool) -> None:
+    """Load an ICD-10-CM release from SOURCE: a folder, a zip, an s3:// prefix or a URL.
+
+    Without SOURCE: the full April 2026 release that is installed with LLMCoder.
+
+    Example: llmcoder ingest-release ~/icd10cm/FY2027 --release FY2027
+    """
+    from llmcoder_tasks.steps.ingest_release import ingest_release
+
+    with_stores = connect()
+    _show(
+        ingest_release(
+            source,
+            release_key=release_key,
+            replace=replace,
+            storage=with_stores.storage,
+            database=with_stores.database,
+            docs_folder=_docs_folder(with_stores),
+        )
+    )
+
+
+@main.command("build-dataset")
+@click.argument("release_key")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of every variation.")
+def build_dataset_command(release_key: str, seed: int) -> None:
+    """Make, validate and store the examples of a loaded release.
+
+    Example: llmcoder build-dataset FY2026-April
+    """
+    from llmcoder_tasks.dataset.config import DatasetConfig
+    from llmcoder_tasks.steps.build_dataset import build_dataset
+
+    with_stores = connect()
+    _show(
+        build_dataset(
+            ReleaseRef(release_key, with_stores.storage.uri_of(f"releases/{release_key}")),
+            config=DatasetConfig(seed=seed),
+            storage=with_stores.storage,
+            database=with_stores.database,
+            docs_folder=_docs_folder(with_stores),
+        )
+    )
+
+
+def _dataset(with_stores: Connections, dataset_id: str) -> DatasetRef:
+    return DatasetRef(dataset_id, with_stores.storage.uri_of(f"datasets/{dataset_id}"))
+
+
+def _trained_model(with_stores: Connections, model_id: str) -> ModelRef:
+    return ModelRef(model_id, with_stores.storage.uri_of(f"training/{model_id}"))
+
+
+@main.command("train-model")
+@click.argument("dataset_id")
+@click.option("--stage", type=click.Choice(["stage_one", "stage_two"]), required=True, help="Which stage of the recipe.")
+@click.option("--recipe", "recipe_name", help="Name of a recipe, or a YAML file; default: LLMCODER_RECIPE.")
+@click.option("--from", "base_model_id", help="The model that stage two starts from.")
+def train_model_command(dataset_id: str, stage: str, recipe_name: str | None, base_model_id: str | None) -> None:
+    """Train one stage of a recipe on a dataset.
+
+    Example: llmcoder train-model DATASET --stage stage_two --from MODEL
+    """
+    from llmcoder_tasks.model.recipe import read_recipe
+    from llmcoder_tasks.steps.train_model import train_model
+
+    with_stores = connect()
+    settings = with_stores.settings
+    _show(
+        train_model(
+            _dataset(with_stores, dataset_id),
+            recipe=read_recipe(recipe_name or settings.recipe),
+            stage=stage,
+            base=_trained_model(with_stores, base_model_id) if base_model_id else None,
+            storage=with_stores.storage,
+            database=with_stores.database,
+            work_folder=settings.home / "work",
+            processes=settings.training_processes,
+        )
+    )
+
+
+@main.command("fit-coder")
+@click.argument("model_id")
+@click.argument("dataset_id")
+def fit_coder_command(model_id: str, dataset_id: str) -> None:
+    """Fit how a model and the lexical candidates are combined, and how sure the result is.
+
+    Example: llmcoder fit-coder MODEL DATASET
+    """
+    from llmcoder_tasks.steps.fit_coder import fit_coder
+
+    with_stores = connect()
+    _show(
+        fit_coder(
+            _trained_model(with_stores, model_id),
+            _dataset(with_stores, dataset_id),
+            storage=with_stores.storage,
+            database=with_stores.database,
+            cache_folder=_cache_folder(with_stores),
+        )
+    )
+
+
+@main.command("evaluate-model")
+@click.argument("model_id", required=False)
+@click.argument("dataset_id", required=False)
+@click.option(
+    "--suite", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSONL rows {id, text, codes} to judge on."
+)
+@click.option("--date", "on", type=DAY, help="With --suite: codes valid on this date; default: today.")
+@click.option("--limit", type=int, default=1000, show_default=True, help="Items for each scenario of a dataset.")
+def evaluate_model_command(
+    model_id: str | None, dataset_id: str | None, suite: Path | None, on: datetime | None, limit: int
+) -> None:
+    """Judge a trained model on a dataset's suites, or the model in service (or MODEL_ID) on your own suite.
+
+    Examples: llmcoder evaluate-model MODEL DATASET; llmcoder evaluate-model --suite mine.jsonl
+    """
+    with_stores = connect()
+    if suite is not None:
+        _evaluate_suite(with_stores, suite, model_id, _day(on) or date.today())
+        return
+    if model_id is None or dataset_id is None:
+        raise click.UsageError("give MODEL_ID and DATASET_ID, or --suite FILE.jsonl")
+    from llmcoder_tasks.steps.evaluate_model import evaluate_model
+
+    _show(
+        evaluate_model(
+            _trained_model(with_stores, model_id),
+            _dataset(with_stores, dataset_id),
+            storage=with_stores.storage,
+            database=with_stores.database,
+            cache_folder=_cache_folder(with_stores),
+            limit=limit,
+        )
+    )
+
+
+@main.command("judge-model")
+@click.argument("evaluation_id")
+def judge_model_command(evaluation_id: str) -> None:
+    """Say PROMOTE, HOLD or REJECT for a scorecard, with reasons.
+
+    Example: llmcoder judge-model EVALUATION
+    """
+    from llmcoder_tasks.evaluation.gate import load_gate
+    from llmcoder_tasks.steps.judge_model import judge_model
+
+    with_stores = connect()
+    scorecard = ScorecardRef(evaluation_id, with_stores.storage.uri_of(f"scorecards/{evaluation_id}"))
+    _show(judge_model(scorecard, gate=load_gate(), storage=with_stores.storage, database=with_stores.database))
+
+
+@main.command("promote-model")
+@click.argument("verdict_id")
+@click.option("--by", "promoted_by", required=True, help="Who answers for it.")
+def promote_model_command(verdict_id: str, promoted_by: str) -> None:
+    """Publish the model of a PROMOTE verdict and put it into service.
+
+    Example: llmcoder promote-model VERDICT --by "A. Person"
+    """
+    from llmcoder_tasks.steps.promote_model import promote_model
+
+    with_stores = connect()
+    _show(
+        promote_model(
+            VerdictRef(verdict_id, "PROMOTE"), promoted_by=promoted_by, storage=with_stores.storage, database=with_stores.database
+        )
+    )
+
+
+@main.command("rollback-model")
+@click.option("--to", "to_model_id", help="A model that was in service; default: the one before.")
+@click.option("--by", "promoted_by", required=True, help="Who answers for it.")
+def rollback_model_command(to_model_id: str | None, promoted_by: str) -> None:
+    """Put an earlier model back into service.
+
+    Example: llmcoder rollback-model --by "A. Person"
+    """
+    from llmcoder_tasks.steps.rollback_model import rollback_model
+
+    with_stores = connect()
+    _show(
+        rollback_model(to_model_id=to_model_id, promoted_by=promoted_by, storage=with_stores.storage, database=with_stores.database)
+    )
+
+
+@main.command("load-encounters")
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--format", "source_format", type=click.Choice(["auto", "jsonl", "csv", "mimic-iv"]), default="auto", show_default=True
+)
+def load_encounters_command(source: Path, source_format: Any) -> None:
+    """Load encounters with their discharge summaries from SOURCE: a JSONL or CSV file, a folder of them, or MIMIC-IV's tables.
+
+    Columns: encounter_id, discharge_date, text; and, where known, patient_id, admission_date, sex, age_years, codes.
+
+    Example: llmcoder load-encounters ~/export/2026-09-30.jsonl
+    """
+    from llmcoder_tasks.steps.load_encounters import load_encounters
+
+    loaded = load_encounters(source, source_format=source_format, database=connect().database)
+    click.echo(f"{loaded.encounters} encounters, {loaded.notes_new} new notes, {loaded.notes_unchanged} unchanged")
+    for place, reason in loaded.rejected:
+        click.echo(f"rejected {place}: {reason}", err=True)
+
+
+def _published_model(with_stores: Connections, model_id: str | None) -> ModelRef:
+    """The named published model, or the one in service."""
+    from llmcoder_tasks.evaluation.registry import read_promoted
+
+    if model_id is not None:
+        return ModelRef(model_id, with_stores.storage.uri_of(f"models/{model_id}"))
+    promoted = read_promoted(with_stores.storage)
+    if promoted is None:
+        raise PromotionError("no model is in service: run `make demo`, or train and promote one")
+    return promoted
+
+
+@main.command("code-encounters")
+@click.option("--from", "from_day", type=DAY, required=True, help="First discharge date.")
+@click.option("--to", "to_day", type=DAY, help="Last discharge date; default: the first.")
+@click.option("--model", "model_id", help="A published model; default: the one in service.")
+def code_encounters_command(from_day: datetime, to_day: datetime | None, model_id: str | None) -> None:
+    """Code the encounters of some discharge dates that are not coded yet.
+
+    Example: llmcoder code-encounters --from 2026-09-21 --to 2026-09-23
+    """
+    from llmcoder_tasks.steps.code_encounters import code_encounters
+
+    with_stores = connect()
+    model = _published_model(with_stores, model_id)
+    first, last = from_day.date(), (to_day or from_day).date()
+    _show(
+        code_encounters(
+            first,
+            last,
+            model=model,
+            coding_run_id=f"{first}_{last}_{model.model_id}",
+            storage=with_stores.storage,
+            database=with_stores.database,
+            cache_folder=_cache_folder(with_stores),
+        )
+    )
+
+
+@main.command()
+@click.argument("source", type=click.File("r", encoding="utf-8-sig", errors="replace"), default="-")
+@click.option("--kind", type=click.Choice(["phrase", "note"]), default="phrase", show_default=True, help="What plain text is.")
+@click.option("--date", "on", type=DAY, help="Codes valid on this date; default: today. A row's discharge_date goes before it.")
+@click.option("--model", "model_id", help="A published model; default: the one in service.")
+@click.option("--format", "output_format", type=click.Choice(["table", "jsonl"]), default="table", show_default=True)
+def code(source: Any, kind: Any, on: datetime | None, model_id: str | None, output_format: str) -> None:
+    """Code phrases (one a line) or a whole note from SOURCE, or from standard input.
+
+    SOURCE may also hold JSON lines {"id", "text", "kind"?, "discharge_date"?}.
+
+    Examples: echo "T2DM w/ diabetic CKD" | llmcoder code; llmcoder code note.txt --kind note
+    """
+    from llmcoder_tasks.steps.code_texts import code_texts, read_rows, render_json_lines
+
+    with_stores = connect()
+    results = code_texts(
+        read_rows(source, kind=kind),
+        model=_published_model(with_stores, model_id),
+        on=_day(on) or date.today(),
+        storage=with_stores.storage,
+        database=with_stores.database,
+        cache_folder=_cache_folder(with_stores),
+    )
+    if output_format == "jsonl":
+        for line in render_json_lines(results):
+            click.echo(line)
+        return
+    from rich.console import Console
+
+    from llmcoder_tasks.coding.notes_display import render_codes_table
+
+    Console().print(render_codes_table(list(results)))
