@@ -171,6 +171,18 @@ def _trained_model(with_stores: Connections, model_id: str) -> ModelRef:
     return ModelRef(model_id, with_stores.storage.uri_of(f"training/{model_id}"))
 
 
+def _published_model(with_stores: Connections, model_id: str | None) -> ModelRef:
+    """The named published model, or the one in service."""
+    from llmcoder_tasks.evaluation.registry import read_promoted
+
+    if model_id is not None:
+        return ModelRef(model_id, with_stores.storage.uri_of(f"models/{model_id}"))
+    promoted = read_promoted(with_stores.storage)
+    if promoted is None:
+        raise PromotionError("no model is in service: run `make demo`, or train and promote one")
+    return promoted
+
+
 @main.command("train-model")
 @click.argument("dataset_id")
 @click.option("--stage", type=click.Choice(["stage_one", "stage_two"]), required=True, help="Which stage of the recipe.")
@@ -222,6 +234,23 @@ def fit_coder_command(model_id: str, dataset_id: str) -> None:
     )
 
 
+def _evaluate_suite(with_stores: Connections, suite: Path, model_id: str | None, on: date, kind: Any) -> None:
+    from rich.console import Console
+
+    from llmcoder_tasks.steps.evaluate_suite import evaluate_suite, render_suite_result
+
+    result = evaluate_suite(
+        suite,
+        model=_published_model(with_stores, model_id),
+        on=on,
+        kind=kind,
+        storage=with_stores.storage,
+        database=with_stores.database,
+        cache_folder=_cache_folder(with_stores),
+    )
+    Console().print(render_suite_result(result))
+
+
 @main.command("evaluate-model")
 @click.argument("model_id", required=False)
 @click.argument("dataset_id", required=False)
@@ -229,9 +258,12 @@ def fit_coder_command(model_id: str, dataset_id: str) -> None:
     "--suite", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSONL rows {id, text, codes} to judge on."
 )
 @click.option("--date", "on", type=DAY, help="With --suite: codes valid on this date; default: today.")
+@click.option(
+    "--kind", type=click.Choice(["phrase", "note"]), default="phrase", show_default=True, help="With --suite: what its texts are."
+)
 @click.option("--limit", type=int, default=1000, show_default=True, help="Items for each scenario of a dataset.")
 def evaluate_model_command(
-    model_id: str | None, dataset_id: str | None, suite: Path | None, on: datetime | None, limit: int
+    model_id: str | None, dataset_id: str | None, suite: Path | None, on: datetime | None, kind: Any, limit: int
 ) -> None:
     """Judge a trained model on a dataset's suites, or the model in service (or MODEL_ID) on your own suite.
 
@@ -239,7 +271,7 @@ def evaluate_model_command(
     """
     with_stores = connect()
     if suite is not None:
-        _evaluate_suite(with_stores, suite, model_id, _day(on) or date.today())
+        _evaluate_suite(with_stores, suite, model_id, _day(on) or date.today(), kind)
         return
     if model_id is None or dataset_id is None:
         raise click.UsageError("give MODEL_ID and DATASET_ID, or --suite FILE.jsonl")
@@ -324,18 +356,6 @@ def load_encounters_command(source: Path, source_format: Any) -> None:
     click.echo(f"{loaded.encounters} encounters, {loaded.notes_new} new notes, {loaded.notes_unchanged} unchanged")
     for place, reason in loaded.rejected:
         click.echo(f"rejected {place}: {reason}", err=True)
-
-
-def _published_model(with_stores: Connections, model_id: str | None) -> ModelRef:
-    """The named published model, or the one in service."""
-    from llmcoder_tasks.evaluation.registry import read_promoted
-
-    if model_id is not None:
-        return ModelRef(model_id, with_stores.storage.uri_of(f"models/{model_id}"))
-    promoted = read_promoted(with_stores.storage)
-    if promoted is None:
-        raise PromotionError("no model is in service: run `make demo`, or train and promote one")
-    return promoted
 
 
 @main.command("code-encounters")
