@@ -75,8 +75,7 @@ def up(settings: Settings, *, report: Report = logger.info) -> RunningServices:
     """
     with _lock(settings):
         _make_folders(settings)
-        # Any question will do: a store that is named wrongly is to be known now, not after an hour of training.
-        open_storage(settings.artifacts_uri, endpoint_url=settings.s3_endpoint_url).exists("models/promoted.json")
+        _verify_stores(settings)
         postgres, started = _start_postgres(settings, report)
         airflow = EmbeddedAirflow(settings)
         credentials = ensure_credentials(airflow.folder)
@@ -86,7 +85,7 @@ def up(settings: Settings, *, report: Report = logger.info) -> RunningServices:
             results = Database(settings.require_database_url())
             applied = results.migrate()
             if applied:
-                report(f"migrated {results.place}: {', '.join(applied)}")
+                report(f"migrated the results database: {', '.join(applied)}")
         services = RunningServices((*started, *launch.missing), airflow.url, USERNAME, credentials.password)
         if launch.missing:
             _start_airflow(airflow, launch, services, report)
@@ -133,6 +132,13 @@ def _start_postgres(settings: Settings, report: Report) -> tuple[RunningPostgres
         server.ensure_database(running, RESULTS_DATABASE)
         write_private(settings.embedded_url_file, running.url(RESULTS_DATABASE) + "\n")
     return running, started
+
+
+def _verify_stores(settings: Settings) -> None:
+    """Ask somebody else's servers anything: one that is named wrongly is to be known before something starts."""
+    open_storage(settings.artifacts_uri, endpoint_url=settings.s3_endpoint_url).exists("models/promoted.json")
+    if settings.database_url:
+        Database(settings.database_url).fetch_one("find_schema_migrations")
 
 
 @contextmanager

@@ -76,11 +76,12 @@ class EmbeddedPostgres:
         if running is not None:
             return running
         server = self._prepare()
+        socket_folder = self._socket_folder(server.system_user)
         deadline = time.monotonic() + _START_SECONDS
         while True:
-            self._forget_dead_postmaster()
+            self._forget_dead_postmaster(socket_folder)
             try:
-                self._pg_ctl("start", "-o", f"{_OPTIONS} -k {self._socket_folder(server.system_user)}", "-l", str(self.log_file))
+                self._pg_ctl("start", "-o", f"{_OPTIONS} -k {socket_folder}", "-l", str(self.log_file))
             except subprocess.SubprocessError:
                 # The children of a killed server need a moment to notice, and hold its memory until then.
                 if time.monotonic() > deadline:
@@ -105,6 +106,9 @@ class EmbeddedPostgres:
                 process = psutil.Process(running.pid)
                 process.kill()
                 process.wait(timeout=10)
+        if running.socket_folder != self.data_folder:
+            with suppress(OSError):
+                running.socket_folder.rmdir()
         return True
 
     def read_mark(self, running: RunningPostgres, name: str) -> str:
@@ -152,13 +156,12 @@ class EmbeddedPostgres:
             os.chown(self.log_file, pwd.getpwnam(server.system_user).pw_uid, -1)
         return server
 
-    def _forget_dead_postmaster(self) -> None:
-        """After a crash or a reboot the pid in postmaster.pid may belong to anybody, and PostgreSQL would refuse to start."""
-        path = self.data_folder / "postmaster.pid"
-        with suppress(OSError, ValueError, IndexError):
-            pid = int(path.read_text(encoding="utf-8").splitlines()[0])
-            if not self._is_ours(pid):
-                path.unlink()
+    def _forget_dead_postmaster(self, socket_folder: Path) -> None:
+        """After a crash or a reboot the pid in a lock file may belong to anybody, and PostgreSQL would refuse to start."""
+        for lock in (self.data_folder / "postmaster.pid", socket_folder / ".s.PGSQL.5432.lock"):
+            with suppress(OSError, ValueError, IndexError):
+                if not self._is_ours(int(lock.read_text(encoding="utf-8").splitlines()[0])):
+                    lock.unlink()
 
     def _socket_folder(self, system_user: str | None) -> Path:
         if _SOCKET_FOLDER_PATTERN.fullmatch(str(self.data_folder)):
@@ -169,7 +172,7 @@ class EmbeddedPostgres:
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.is_symlink() or folder.stat().st_uid not in (os.geteuid(), owner):
             raise ServiceError(
-                f"{folder} belongs to somebody else: remove it, or put the project into a folder with a shorter name"
+                f"{folder} belongs to somebody else: remove it, or set LLMCODER_HOME to a folder with a shorter name"
             )
         folder.chmod(0o700)
         os.chown(folder, owner, -1)
