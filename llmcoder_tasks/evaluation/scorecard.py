@@ -83,13 +83,14 @@ class Scorecard:
 
 def build_cells(outcomes: Sequence[Outcome], suites: Sequence[Suite]) -> tuple[Cell, ...]:
     """The cells of all outcomes, by coder and scenario in the order given."""
-    texts = {(suite.scenario, example.example_id): example.text for suite in suites for example in suite.examples}
     groups = groupby(outcomes, key=lambda outcome: (outcome.coder, outcome.scenario))
-    return tuple(_build_cell(list(group), texts) for _, group in groups)
+    return tuple(build_cell(list(group), suites) for _, group in groups)
 
 
-def _build_cell(outcomes: Sequence[Outcome], texts: Mapping[tuple[str, str], str]) -> Cell:
+def build_cell(outcomes: Sequence[Outcome], suites: Sequence[Suite]) -> Cell:
+    """The cell of the outcomes of one coder on one scenario; the suites hold the texts."""
     first = outcomes[0]
+    texts = {example.example_id: example.text for suite in suites if suite.scenario == first.scenario for example in suite.examples}
     counts = Counter(outcome.error_kind for outcome in outcomes)
     return Cell(
         coder=first.coder,
@@ -103,14 +104,13 @@ def _build_cell(outcomes: Sequence[Outcome], texts: Mapping[tuple[str, str], str
     )
 
 
-def _find_worst(outcomes: Sequence[Outcome], texts: Mapping[tuple[str, str], str]) -> list[Mistake]:
+def _find_worst(outcomes: Sequence[Outcome], texts: Mapping[str, str]) -> list[Mistake]:
     worst = []
     for kind in ERROR_KINDS:
         wrong = [outcome for outcome in outcomes if outcome.error_kind == kind]
         wrong.sort(key=lambda outcome: (outcome.category, outcome.f1))
         worst += [
-            Mistake(kind, texts[outcome.scenario, outcome.example_id], outcome.true, outcome.predicted)
-            for outcome in wrong[:EXAMPLES_PER_KIND]
+            Mistake(kind, texts[outcome.example_id], outcome.true, outcome.predicted) for outcome in wrong[:EXAMPLES_PER_KIND]
         ]
     return worst
 
