@@ -91,9 +91,9 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(_PATTERNS)))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise TrainingError(
-            f"base weights {name!r} are neither a folder here nor to be had from the hub ({type(error).__name__}): set base_weights "
-            "in the recipe to a folder with config.json, tokenizer.json and *.safetensors, or accept the model's licence on the hub "
-            "and set HF_TOKEN"
+            f"base weights {name!r} are neither a folder here nor to be had from the hub ({type(error).__name__}): set "
+            "base_weights in the recipe to a folder with config.json, tokenizer.json and *.safetensors, or accept the "
+            "model's licence on the hub and set HF_TOKEN"
         ) from None
 
 

@@ -45,6 +45,7 @@ class Stage:
     max_tokens: int  # examples with more tokens, prompt and answer together, are left out
     tokens_per_step: int  # over all processes
     learning_rate: float
+    embedding_factor: float = 1.0  # the embeddings' learning rate is so many times that of the other weights
     schedule: Literal["linear", "cosine"]  # both end at zero
     warmup_steps: int = 0
     weight_decay: float = 0.0
@@ -109,6 +110,8 @@ def _verify(recipe: Recipe, place: str) -> None:
         raise RecipeError(f"{place}: stages must be {' and '.join(STAGES)}, not {', '.join(recipe.stages) or 'nothing'}")
     if recipe.architecture is not None:
         _verify_scenarios(recipe.architecture.vocabulary_scenarios, f"{place}: architecture.vocabulary_scenarios")
+    if recipe.deepspeed_zero_stage and any(stage.embedding_factor != 1 for stage in recipe.stages.values()):
+        raise RecipeError(f"{place}: DeepSpeed makes the optimizer itself: embedding_factor must be 1")
     for name, stage in recipe.stages.items():
         _verify_stage(stage, f"{place}: stages.{name}", recipe.context_tokens)
 
@@ -117,6 +120,7 @@ def _verify_stage(stage: Stage, place: str, context_tokens: int) -> None:
     if (stage.epochs is None) == (stage.examples is None):
         raise RecipeError(f"{place}: give exactly one of epochs and examples")
     amounts = {"epochs": stage.epochs, "examples": stage.examples, "learning_rate": stage.learning_rate}
+    amounts |= {"embedding_factor": stage.embedding_factor}
     amounts |= {"tokens_per_step": stage.tokens_per_step, "log_every_steps": stage.log_every_steps}
     amounts |= {"checkpoint_every_steps": stage.checkpoint_every_steps}
     for key, amount in amounts.items():

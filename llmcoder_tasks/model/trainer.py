@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from llmcoder_tasks.errors import TrainingError
 from llmcoder_tasks.model.llama import IGNORED, AnswerLlama
@@ -96,12 +96,27 @@ class PlannedBatches:
 class StageTrainer(Trainer):  # type: ignore[misc]  # transformers has no types here
     """A Trainer that is fed by a plan."""
 
-    def __init__(self, model: AnswerLlama, arguments: TrainingArguments, batches: PlannedBatches) -> None:
+    def __init__(
+        self, model: AnswerLlama, arguments: TrainingArguments, batches: PlannedBatches, *, embedding_factor: float = 1.0
+    ) -> None:
         super().__init__(model=model, args=arguments)
+        self._embedding_factor = embedding_factor
+        self.remove_callback(PrinterCallback)  # the curve and the progress lines say it already
         self._batches = batches
 
     def get_train_dataloader(self) -> PlannedBatches:
         return self._batches
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self._embedding_factor == 1.0 or self.optimizer is not None:
+            return super().create_optimizer(model)
+        kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        embeddings = list(self.model.get_input_embeddings().parameters())
+        known = {id(weights) for weights in embeddings}
+        others = [weights for weights in self.model.parameters() if id(weights) not in known]
+        faster = {"params": embeddings, "lr": options["lr"] * self._embedding_factor}
+        self.optimizer: torch.optim.Optimizer = kind([{"params": others}, faster], weight_decay=self.args.weight_decay, **options)
+        return self.optimizer
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0  # the Trainer's estimate is of the full computation, and costs time at every step
@@ -122,6 +137,10 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self._started = time.monotonic()
+
+    def on_step_end(self, _: Any, state: Any, control: Any, **__: Any) -> None:
+        if state.global_step >= self._steps:
+            control.should_log = True  # the curve ends where the run ends
 
     def on_log(self, _: Any, state: Any, __: Any, logs: dict[str, float] | None = None, **___: Any) -> None:
         if not logs or "loss" not in logs:

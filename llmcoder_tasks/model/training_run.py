@@ -139,6 +139,8 @@ def launch_training(folder: RunFolder, job: Job, *, lock: int, report: ProgressR
         code = process.wait()
     finally:
         _end(process)
+        if process.stdout:
+            process.stdout.close()
     if code != 0:
         reason = failure or f"torchrun ended with {code}: {' | '.join(last_lines) or 'no output'}"
         raise TrainingError(f"training {job.model_id} failed: {reason}")

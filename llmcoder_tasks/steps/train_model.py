@@ -19,7 +19,7 @@ from llmcoder_tasks.dataset.store import fetch_dataset, read_examples, read_mani
 from llmcoder_tasks.errors import TrainingError
 from llmcoder_tasks.model.base_weights import start_from_nothing, start_from_pretrained, start_from_stage
 from llmcoder_tasks.model.manifest import MANIFEST_NAME, fetch_model, read_stored_manifest, write_manifest
-from llmcoder_tasks.model.plan import TrainingPlan
+from llmcoder_tasks.model.plan import PLAN_NAME, TrainingPlan
 from llmcoder_tasks.model.recipe import STAGES, Recipe
 from llmcoder_tasks.model.tokenizer import AnswerTokenizer
 from llmcoder_tasks.model.training_run import Job, ProgressReport, RunFolder, launch_training
@@ -74,7 +74,7 @@ def train_model(
             manifest = read_stored_manifest(storage, ref.uri)
             _record(database, ref, manifest, storage)
             shutil.rmtree(folder.path, ignore_errors=True)
-        detail |= manifest["figures"]
+        detail.update(manifest["figures"])
     return ref
 
 
@@ -97,12 +97,12 @@ def _verify_stage(stage: str, base: ModelRef | None) -> None:
 
 def _prepare(folder: RunFolder, job: Job, dataset: DatasetRef, base: ModelRef | None, storage: Storage) -> None:
     """Lay out the run, unless an earlier attempt already did."""
-    job.write(folder)
-    if (folder.path / "plan.npz").is_file():
+    if (folder.path / PLAN_NAME).is_file() and Job.read(folder) == job:
         logger.info("taking up an earlier attempt at %s in %s", job.model_id, folder.path)
         return
-    shutil.rmtree(folder.start, ignore_errors=True)
-    folder.start.mkdir()
+    shutil.rmtree(folder.path)
+    folder.start.mkdir(parents=True)
+    job.write(folder)
     examples_folder = fetch_dataset(storage, dataset, folder.path / "dataset")
     tokenizer = _prepare_start(folder, job, base, examples_folder, storage)
     examples = [
@@ -113,12 +113,13 @@ def _prepare(folder: RunFolder, job: Job, dataset: DatasetRef, base: ModelRef | 
     ]
     plan = TrainingPlan.make(examples, job.stage_settings, tokenizer, processes=job.processes, seed=job.recipe.seed)
     plan.save(folder.path)
+    limit = job.stage_settings.max_tokens
     if plan.left_out:
         logger.warning(
             "%d of %d examples are longer than %d tokens and are left out",
             plan.left_out,
             len(examples),
-            job.stage_settings.max_tokens,
+            limit,
         )
     logger.info(
         "%s: %d examples in %d steps, %d tokens, %d processes",

@@ -1,0 +1,92 @@
+"""Recipes are read strictly: what is not understood is refused, with the nearest key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llmcoder_tasks.errors import RecipeError
+from llmcoder_tasks.model.recipe import parse_recipe, read_recipe
+from llmcoder_tasks.settings import RECIPES_FOLDER
+
+
+@pytest.fixture
+def facts() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((RECIPES_FOLDER / "tiny.yaml").read_text())
+    return loaded
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES_FOLDER.glob("*.yaml")))
+def test_a_shipped_recipe_is_named_like_its_file_and_survives_being_written(name: str) -> None:
+    recipe = read_recipe(name)
+    assert recipe.name == name
+    assert parse_recipe(recipe.to_dict(), "copy") == recipe
+
+
+def test_the_llama_recipe_has_the_published_settings() -> None:
+    recipe = read_recipe("llama-3.2-1b")
+    one, two = recipe.stages["stage_one"], recipe.stages["stage_two"]
+    assert (one.learning_rate, one.epochs, two.learning_rate, two.epochs) == (1e-5, 10, 5e-6, 5)
+    assert {one.schedule, two.schedule} == {"cosine"}
+    assert {one.max_tokens, two.max_tokens} == {50}
+    assert (recipe.precision, recipe.deepspeed_zero_stage) == ("bf16", 2)
+
+
+def test_an_unknown_recipe_gets_the_nearest_name() -> None:
+    with pytest.raises(RecipeError, match="no recipe 'compct' .did you mean 'compact'.*recipes are compact, llama-3.2-1b, tiny"):
+        read_recipe("compct")
+
+
+def test_a_misspelt_key_gets_the_nearest_key(facts: dict[str, Any]) -> None:
+    facts["stages"]["stage_one"]["learning_rat"] = 1.0
+    with pytest.raises(RecipeError, match="r.yaml: stages.stage_one: unknown key 'learning_rat' .did you mean 'learning_rate'"):
+        parse_recipe(facts, "r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("stages", "stage_one", "learning_rate"), "1e-5", "write 1.0e-5"),
+        (("stages", "stage_one", "learning_rate"), -1.0, "learning_rate is -1.0: expected more than 0"),
+        (("stages", "stage_one", "epochs"), 2, "exactly one of epochs and examples"),
+        (("stages", "stage_one", "mix"), {"typo": 1.0}, "no scenario 'typo' \\(did you mean 'typos'\\?\\)"),
+        (("stages", "stage_one", "mix"), {"base": 0.0}, "a sum above 0"),
+        (("stages", "stage_one", "max_tokens"), 500, "expected 1 to context_tokens, 96"),
+        (("stages", "stage_one", "schedule"), "polynomial", "expected 'linear' or 'cosine'"),
+        (("answer_tokens",), 96, "answer_tokens must be less than context_tokens"),
+        (("base_weights",), "x", "either base_weights .* or architecture"),
+        (("prompt_form",), "chat", "prompt_form is compact"),
+        (("deepspeed_zero_stage",), 2, "embedding_factor must be 1"),
+        (("seed",), True, "seed is True: expected int"),
+        (("stages", "stage_two"), None, "expected a mapping"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_named_with_its_place(
+    facts: dict[str, Any], path: tuple[str, ...], value: Any, message: str
+) -> None:
+    place = facts
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe(facts, "r.yaml")
+
+
+def test_a_missing_key_and_a_missing_stage_are_named(facts: dict[str, Any]) -> None:
+    del facts["seed"]
+    with pytest.raises(RecipeError, match="missing seed"):
+        parse_recipe(facts, "r.yaml")
+    facts["seed"] = 1
+    del facts["stages"]["stage_two"]
+    with pytest.raises(RecipeError, match="stages must be stage_one and stage_two, not stage_one"):
+        parse_recipe(facts, "r.yaml")
+
+
+def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("a: [1")
+    with pytest.raises(RecipeError, match="r.yaml is no YAML"):
+        read_recipe(str(path))

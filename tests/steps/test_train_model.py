@@ -1,0 +1,201 @@
+"""Both stages through torchrun, on a hundred codes: what is published, what a second call does, what a kill or a fault leaves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmcoder_tasks.database import Database
+from llmcoder_tasks.dataset.examples import MadeExample
+from llmcoder_tasks.dataset.store import DatasetManifest, write_tables
+from llmcoder_tasks.errors import ModelError, TrainingError
+from llmcoder_tasks.model.manifest import fetch_model
+from llmcoder_tasks.model.recipe import Recipe, read_recipe
+from llmcoder_tasks.records import DatasetRef, Example, ModelRef
+from llmcoder_tasks.steps.train_model import train_model
+from llmcoder_tasks.storage import Storage, open_storage
+
+pytestmark = pytest.mark.integration
+
+PARTS = ["left eye", "right eye", "left hand", "right hand", "neck", "left foot", "right foot", "skull", "left knee", "right knee"]
+KINDS = ["burn", "open wound", "contusion", "foreign body", "abrasion", "insect bite", "blister", "fracture", "sprain", "frostbite"]
+TITLES = {f"S{row}{column}0": f"{kind} of {part}" for row, kind in enumerate(KINDS) for column, part in enumerate(PARTS)}
+
+
+def _recipe(**changes: Any) -> Recipe:
+    """The tiny recipe over two scenarios, a few dozen steps a stage."""
+    recipe = read_recipe("tiny")
+    stages = {name: replace(stage, examples=9000, tokens_per_step=256, **changes) for name, stage in recipe.stages.items()}
+    return replace(recipe, stages=stages)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return open_storage((tmp_path / "artifacts").as_uri())
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, storage: Storage, database: Database) -> DatasetRef:
+    """A dataset of a hundred made-up codes in the store and in the database."""
+    tables = {
+        "base": [_made("base", code, title) for code, title in TITLES.items()],
+        "reordered": [_made("reordered", code, " ".join(reversed(title.split(" of ")))) for code, title in TITLES.items()],
+    }
+    for scenario in ("abbreviations", "typos", "sentences", "multiple"):
+        tables[scenario] = []
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    facts = write_tables(tables, folder)
+    manifest = DatasetManifest("FY2026-d1", "FY2026", "0" * 64, 0, "1", "0" * 64, {}, facts)
+    (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+    storage.publish_folder(folder, "datasets/FY2026-d1", last="manifest.json")
+    with database.transaction() as transaction:
+        transaction.run_script(
+            "INSERT INTO releases (release_key, effective_from, source, content_sha256, code_count, billable_count, uri) "
+            "VALUES ('FY2026', '2025-10-01', 'made up', 'x', 100, 100, 'x');"
+            "INSERT INTO datasets (dataset_id, release_key, uri, manifest) VALUES ('FY2026-d1', 'FY2026', 'x', '{}');"
+        )
+    return DatasetRef("FY2026-d1", storage.uri_of("datasets/FY2026-d1"))
+
+
+def _made(scenario: str, code: str, text: str) -> MadeExample:
+    return MadeExample(Example(f"{scenario}-{code}", scenario, "train", text, (code,)), 1)
+
+
+def _train(
+    dataset: DatasetRef, storage: Storage, database: Database, work_folder: Path, stage: str = "stage_one", **more: Any
+) -> ModelRef:
+    arguments: dict[str, Any] = {"recipe": _recipe(), "base": None, "processes": None} | more
+    return train_model(dataset, stage=stage, storage=storage, database=database, work_folder=work_folder, **arguments)
+
+
+def test_two_stages_are_trained_published_and_recorded_and_a_second_call_returns_at_once(
+    dataset: DatasetRef, storage: Storage, database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    work = tmp_path / "work"
+    one = _train(dataset, storage, database, work)
+    two = _train(dataset, storage, database, work, "stage_two", base=one, processes=2)
+    assert one.model_id.startswith("FY2026-tiny-stage_one-")
+    assert f"stage two inherits from {one.model_id}" in caplog.text
+    assert "tokens/s" in caplog.text
+    assert " s left" in caplog.text
+
+    folder = fetch_model(storage, two.uri, tmp_path / "cache")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["base_model_id"] == one.model_id
+    assert manifest["dataset_id"] == "FY2026-d1"
+    assert {path.suffix for path in folder.iterdir()} <= {".safetensors", ".json", ".jsonl", ".yaml"}
+    assert json.loads((folder / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+
+    curves = {ref: database.fetch_all("list_training_metrics", model_id=ref.model_id) for ref in (one, two)}
+    assert curves[two][0]["loss"] < curves[one][0]["loss"] / 2, "stage two did not start from what stage one learnt"
+    assert [line["step"] for line in curves[one]] == sorted({line["step"] for line in curves[one]})
+    assert curves[two][-1]["tokens_seen"] == manifest["figures"]["tokens"]
+    row = database.fetch_one("fetch_model", model_id=two.model_id)
+    assert row is not None
+    assert row["parent_model_id"] == one.model_id
+
+    from llmcoder_tasks.model.local import LocalModel
+    from llmcoder_tasks.model.trie import CodeTrie
+
+    model = LocalModel.load(folder)
+    found = model.predict(list(TITLES.values()), trie=CodeTrie.build(TITLES, model.tokenizer))
+    right = sum(codes == (code,) for code, codes in zip(TITLES, found, strict=True))
+    assert right >= 30, f"the trained model knows {right} of 100 titles, of which guessing gives one"
+
+    started = time.monotonic()
+    assert _train(dataset, storage, database, work) == one
+    assert time.monotonic() - started < 2
+    assert f"{one.model_id} is already trained" in caplog.text
+    assert not list(work.glob("FY*")), "work folders of finished runs stay behind"
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(
+    dataset: DatasetRef, storage: Storage, database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    work = tmp_path / "work"
+    script = (
+        "import logging, sys; from pathlib import Path; logging.basicConfig(level='INFO');"
+        "from dataclasses import replace; from llmcoder_tasks.database import Database;"
+        "from llmcoder_tasks.model.recipe import read_recipe; from llmcoder_tasks.records import DatasetRef;"
+        "from llmcoder_tasks.steps.train_model import train_model; from llmcoder_tasks.storage import open_storage;"
+        "recipe = read_recipe('tiny');"
+        "recipe = replace(recipe, stages={n: replace(s, examples=30000) for n, s in recipe.stages.items()});"
+        "train_model(DatasetRef(sys.argv[1], sys.argv[2]), recipe=recipe, stage='stage_one', base=None, processes=None,"
+        "storage=open_storage(sys.argv[3]), database=Database(sys.argv[4]), work_folder=Path(sys.argv[5]))"
+    )
+    url = database.engine.url.render_as_string(hide_password=False)
+    arguments = [dataset.dataset_id, dataset.uri, storage.uri, url, str(work)]
+    with (tmp_path / "log").open("w") as log:
+        victim = subprocess.Popen([sys.executable, "-c", script, *arguments], stderr=log, stdout=log, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while not list(work.glob("*/checkpoints/checkpoint-*/trainer_state.json")):
+            assert victim.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, "no checkpoint within two minutes"
+            time.sleep(0.05)
+        os.killpg(victim.pid, signal.SIGKILL)
+        victim.wait()
+    assert not storage.list_keys("training"), "a killed run published something"
+
+    recipe = read_recipe("tiny")
+    recipe = replace(recipe, stages={name: replace(stage, examples=30000) for name, stage in recipe.stages.items()})
+    ref = _train(dataset, storage, database, work, recipe=recipe)
+    assert "taking up an earlier attempt" in caplog.text
+    assert "going on from step" in caplog.text
+    steps = [line["step"] for line in database.fetch_all("list_training_metrics", model_id=ref.model_id)]
+    assert steps == list(range(10, steps[-1] + 1, 10))
+    fetch_model(storage, ref.uri, tmp_path / "cache")
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_nothing_is_published(
+    dataset: DatasetRef, storage: Storage, database: Database, tmp_path: Path
+) -> None:
+    recipe = _recipe(learning_rate=1e30, warmup_steps=0)
+    with pytest.raises(TrainingError, match="loss is (nan|inf).*lower the learning rate"):
+        _train(dataset, storage, database, tmp_path / "work", recipe=recipe)
+    assert storage.list_keys("training") == []
+    assert not list((tmp_path / "work").glob("*/checkpoints")), "a retry would go on from broken weights"
+
+
+def test_a_stage_without_its_base_and_a_base_without_its_stage_are_refused(
+    dataset: DatasetRef, storage: Storage, database: Database, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match="stage_two needs the model of stage one"):
+        _train(dataset, storage, database, tmp_path, "stage_two")
+    with pytest.raises(TrainingError, match="stage_one starts from no model"):
+        _train(dataset, storage, database, tmp_path, base=ModelRef("x", "x"))
+    with pytest.raises(TrainingError, match="no stage 'stage_three'"):
+        _train(dataset, storage, database, tmp_path, "stage_three")
+
+
+def test_missing_base_weights_are_named_with_the_cure(
+    dataset: DatasetRef, storage: Storage, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(TrainingError, match="meta-llama/Llama-3.2-1B.*set base_weights in the recipe to a folder"):
+        _train(dataset, storage, database, tmp_path, recipe=read_recipe("llama-3.2-1b"))
+
+
+def test_an_altered_base_model_is_refused(dataset: DatasetRef, storage: Storage, database: Database, tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    from llmcoder_tasks.model.manifest import write_manifest
+
+    write_manifest(folder, {"model_id": "one"})
+    storage.publish_folder(folder, "training/one", last="manifest.json")
+    storage.write_bytes("training/one/config.json", b'{"hidden_size": 7}')
+    with pytest.raises(ModelError, match="sha256 differs"):
+        _train(dataset, storage, database, tmp_path, "stage_two", base=ModelRef("one", storage.uri_of("training/one")))
