@@ -15,8 +15,9 @@ from llmcoder_tasks import services
 from llmcoder_tasks.connections import connect
 from llmcoder_tasks.demo.display import open_display
 from llmcoder_tasks.demo.follow import Follower, MemoryMeter
-from llmcoder_tasks.demo.report import print_report
-from llmcoder_tasks.errors import ServiceError
+from llmcoder_tasks.demo.report import print_report, print_scorecard
+from llmcoder_tasks.errors import PromotionError, ServiceError
+from llmcoder_tasks.evaluation.registry import read_promoted
 from llmcoder_tasks.services.airflow_api import AirflowApi
 from llmcoder_tasks.settings import SAMPLES_FOLDER, Settings
 
@@ -40,7 +41,8 @@ def run_demo(settings: Settings, *, exit_after: bool) -> None:
     """Start the services, run release → dataset → model → promotion → codes, and print what came of it.
 
     Promotes without a person. With `exit_after` everything is stopped at the end, also when a step failed; without it, or after
-    Ctrl-C, the services stay up. Raises ServiceError with the place of the log when a step fails.
+    Ctrl-C, the services stay up. Raises ServiceError with the place of the log when a step fails, PromotionError when no model
+    is good enough to code with.
     """
     console = Console(highlight=False)
     settings = replace(settings, approval_required=False)
@@ -63,7 +65,8 @@ def _run_loop(settings: Settings, console: Console) -> None:
     console.print("[bold]Services[/]")
     running = services.up(settings, report=console.print)
     console.print(f"Airflow: {running.ui_url}  user [bold]{running.username}[/]  password [bold]{running.password}[/]\n")
-    database = connect(settings).database
+    stores = connect(settings)
+    database = stores.database
     newest = database.fetch_one("fetch_newest_step_run_id")
     meter = MemoryMeter(settings)
     with running.open_api() as api, open_display(console) as display:
@@ -73,6 +76,9 @@ def _run_loop(settings: Settings, console: Console) -> None:
         for dag_id in (*CHAIN, NIGHT):
             api.set_paused(dag_id, paused=False)
         _follow_chain(api, follower, CHAIN)
+        if read_promoted(stores.storage) is None:
+            print_scorecard(console, database)
+            raise PromotionError("the gate kept the model out of service, so that nothing was coded: its true scores stand above")
         night = {"from_date": samples.from_date.isoformat(), "to_date": samples.to_date.isoformat()}
         follower.follow(api.trigger_dag(NIGHT, conf=night))
     print_report(

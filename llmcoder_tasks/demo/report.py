@@ -29,14 +29,7 @@ def print_report(
 
     `encounter_id` names the sample note to show. Raises ServiceError when there is no verdict or no coded note to show.
     """
-    verdict = database.fetch_one("fetch_newest_verdict")
-    if verdict is None:
-        raise ServiceError("the loop ended without a verdict: see the train_model runs in the Airflow UI")
-    console.rule("Scorecard")
-    console.print(_render_scorecard(verdict, database.fetch_all("list_scores", evaluation_id=verdict["evaluation_id"])))
-    console.print(f"Verdict on {verdict['model_id']}: [bold]{verdict['decision']}[/]")
-    for reason in verdict["reasons"]:
-        console.print(f"  {escape(str(reason))}")
+    print_scorecard(console, database)
     console.rule("A coded discharge summary")
     run = database.fetch_one("find_run_that_coded", encounter_id=encounter_id)
     if run is None:
@@ -51,6 +44,18 @@ def print_report(
     console.print(
         f"All together: {seconds:.0f} s, and at most {peak_memory_mib:,.0f} MiB of memory, Airflow and PostgreSQL included."
     )
+
+
+def print_scorecard(console: Console, database: Database) -> None:
+    """Print the newest scorecard and the verdict on it. Raises ServiceError when there is none."""
+    verdict = database.fetch_one("fetch_newest_verdict")
+    if verdict is None:
+        raise ServiceError("the loop ended without a verdict: see the train_model runs in the Airflow UI")
+    console.rule("Scorecard")
+    console.print(_render_scorecard(verdict, database.fetch_all("list_scores", evaluation_id=verdict["evaluation_id"])))
+    console.print(f"Verdict on {verdict['model_id']}: [bold]{verdict['decision']}[/]")
+    for reason in verdict["reasons"]:
+        console.print(f"  {escape(str(reason))}")
 
 
 def _render_scorecard(verdict: Row, scores: Sequence[Row]) -> Table:

@@ -1,0 +1,264 @@
+"""The whole loop through a real Airflow: a release lands, and in the end discharge summaries have codes in the database.
+
+Chapters of the real April 2026 release arrive in the landing folder as an order file; from there on nobody does anything but
+the person who approves. Scheduler, triggerer, api-server, dag-processor and PostgreSQL are real, and live in a folder of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from release_files import order_file
+from sqlalchemy import create_engine, make_url, text
+
+from llmcoder_tasks import services
+from llmcoder_tasks.connections import Connections, connect
+from llmcoder_tasks.icd10cm.code_set import default_code_set
+from llmcoder_tasks.services.airflow_api import AirflowApi, DagRun
+from llmcoder_tasks.settings import SAMPLES_FOLDER, Settings
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(1200)]
+
+CHAPTERS = "DEGIJKLMNR"
+"""First letters of the codes that land: some ten thousand, so that each suite has the hundred items that the gate asks for."""
+
+CANARY = "Quixworth-Zebulon-9471"
+CANARY_NOTE = f"""DISCHARGE SUMMARY
+
+Patient: {CANARY}
+
+HOSPITAL COURSE:
+{CANARY} was admitted with pneumonia and treated with antibiotics.
+
+DISCHARGE DIAGNOSES:
+1. Pneumonia, unspecified organism
+2. Type 2 diabetes mellitus without complications
+"""
+BROKEN_ROW = f'{{"encounter_id": "C-2", "discharge_date": "yesterday", "text": "{CANARY} went home."'
+DAG_IDS = ("ingest_release", "build_dataset", "train_model", "code_encounters")
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A running loop: its services, its stores, and who may log in."""
+
+    settings: Settings
+    running: services.RunningServices
+    api: AirflowApi
+    stores: Connections
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
+    home = tmp_path_factory.mktemp("loop")
+    environment = {"LLMCODER_HOME": str(home), "LLMCODER_RECIPE": "tiny", "LLMCODER_PORT": str(_free_port())}
+    settings = Settings.from_environment(environment)
+    try:
+        running = services.up(settings)
+        with running.open_api() as api:
+            yield Loop(settings, running, api, connect(settings))
+    finally:
+        services.down(settings)
+
+
+@pytest.fixture(scope="module")
+def promoted(loop: Loop) -> dict[str, DagRun]:
+    """Runs of the loop by DAG, after a release landed and a person approved its model."""
+    _await(lambda: set(DAG_IDS) <= loop.api.list_dags().keys(), "Airflow parses the DAGs", 120)
+    for dag_id in DAG_IDS:
+        loop.api.set_paused(dag_id, paused=False)
+    _land_release(loop.settings)
+    runs = {}
+    for dag_id, seconds in (("ingest_release", 240), ("build_dataset", 300)):
+        runs[dag_id] = _await_run(loop.api, dag_id)
+        runs[dag_id] = _follow(loop.api, runs[dag_id], seconds)
+    training = _await_run(loop.api, "train_model")
+    _await(
+        lambda: _state_of(loop.api, training, "approve") == "awaiting_input",
+        "train_model asks for approval",
+        500,
+        loop.api,
+        training,
+    )
+    _answer(loop, training, "Approve")
+    runs["train_model"] = _follow(loop.api, training, 120)
+    return runs
+
+
+def test_a_landed_release_starts_everything_up_to_the_promotion(loop: Loop, promoted: dict[str, DagRun]) -> None:
+    dataset_id = promoted["train_model"].partition_key
+
+    assert promoted["build_dataset"].partition_key == "FY2026-April"
+    assert dataset_id is not None
+    assert loop.stores.storage.exists(f"datasets/{dataset_id}/manifest.json")
+    pointer = json.loads(loop.stores.storage.read_bytes("models/promoted.json"))
+    assert pointer["release_key"] == "FY2026-April"
+    assert loop.stores.storage.exists(f"models/{pointer['model_id']}/manifest.json")
+    (promotion,) = loop.stores.database.fetch_all("list_promotions")
+    assert promotion["model_id"] == pointer["model_id"]
+    assert promotion["promoted_by"] == loop.running.username
+
+
+def test_the_answer_of_the_approver_is_kept(loop: Loop, promoted: dict[str, DagRun]) -> None:
+    (promotion,) = loop.stores.database.fetch_all("list_promotions")
+
+    answer = loop.stores.database.fetch_one("fetch_newest_approval", verdict_id=promotion["verdict_id"])
+
+    assert answer == {"approved": True, "answered_by": loop.running.username, "comment": ""}
+
+
+def test_the_release_is_told_once(loop: Loop, promoted: dict[str, DagRun]) -> None:
+    assert len(loop.api.list_runs("ingest_release")) == 1
+
+
+@pytest.fixture(scope="module")
+def coded(loop: Loop, promoted: dict[str, DagRun]) -> DagRun:
+    """A night over the sample encounters and two rows with a canary, of which one is broken."""
+    row = {"encounter_id": "C-1", "discharge_date": "2026-09-22", "text": CANARY_NOTE, "codes": ["J18.9", "E11.9"]}
+    inbox = loop.settings.inbox_folder
+    (inbox / "canary.jsonl").write_text(f"{json.dumps(row)}\n{BROKEN_ROW}\n", encoding="utf-8")
+    (inbox / "samples.jsonl").write_bytes((SAMPLES_FOLDER / "encounters.jsonl").read_bytes())
+    return _follow(loop.api, loop.api.trigger_dag("code_encounters", conf=NIGHT), 240)
+
+
+NIGHT = {"from_date": "2026-09-21", "to_date": "2026-09-23"}
+
+
+def test_a_night_codes_every_note_with_evidence(loop: Loop, coded: DagRun) -> None:
+    counts = loop.stores.database.fetch_one("count_loop_rows") or {}
+    run = loop.stores.database.fetch_one("find_run_that_coded", encounter_id="C-1")
+    assert run is not None
+    note = loop.stores.database.fetch_one("fetch_coded_note", coding_run_id=run["coding_run_id"], encounter_id="C-1") or {}
+    key = {name: note[name] for name in ("encounter_id", "note_sha256", "model_id", "release_key")}
+    predictions = {row["code"]: row for row in loop.stores.database.fetch_all("list_note_predictions", **key)}
+
+    assert (counts["encounters"], counts["coded_notes"]) == (27, 27)
+    assert {"J189", "E119"} <= predictions.keys()
+    assert CANARY_NOTE[predictions["E119"]["start"] : predictions["E119"]["end"]].startswith("Type 2 diabetes")
+
+
+def test_the_same_night_again_changes_nothing(loop: Loop, coded: DagRun) -> None:
+    before = loop.stores.database.fetch_one("count_loop_rows")
+
+    _follow(loop.api, loop.api.trigger_dag("code_encounters", conf=NIGHT), 240)
+
+    assert loop.stores.database.fetch_one("count_loop_rows") == before
+
+
+def test_no_patient_text_leaves_the_database(loop: Loop, coded: DagRun) -> None:
+    files = [*_files_with(loop.settings.home / "logs", CANARY), *_files_with(loop.settings.home / "data_docs", CANARY)]
+    assert files == [], "a log or a document quotes a note"
+    assert _tables_with(loop.settings, CANARY) == [], "Airflow's own database quotes a note: XCom, rendered template or event"
+
+
+def test_the_search_for_patient_text_finds_what_is_there(loop: Loop, coded: DagRun) -> None:
+    model_id = json.loads(loop.stores.storage.read_bytes("models/promoted.json"))["model_id"]
+
+    assert _files_with(loop.settings.home / "logs", model_id)
+    assert "xcom" in _tables_with(loop.settings, model_id)
+
+
+def test_a_stranger_cannot_approve(loop: Loop, promoted: dict[str, DagRun]) -> None:
+    answer = httpx.patch(
+        f"{loop.running.ui_url}{_hitl_path(promoted['train_model'])}", json={"chosen_options": ["Approve"], "params_input": {}}
+    )
+
+    assert answer.status_code == 401
+
+
+def _land_release(settings: Settings) -> None:
+    """Put the order file of some chapters into the landing folder, whole at once."""
+    codes = [code for code in default_code_set().codes if code.code[0] in CHAPTERS]
+    incoming = settings.home / "incoming"
+    incoming.mkdir()
+    rows = [(code.code, "1" if code.is_billable else "0", code.long_title) for code in codes]
+    (incoming / "icd10cm-order-2026.txt").write_bytes(order_file(rows))
+    os.rename(incoming, settings.home / "landing" / "FY2026-April")
+
+
+def _answer(loop: Loop, run: DagRun, option: str) -> None:
+    """Answer as the admin does in the UI."""
+    with httpx.Client(base_url=loop.running.ui_url, trust_env=False, timeout=30) as client:
+        credentials = {"username": loop.running.username, "password": loop.running.password}
+        token = client.post("/auth/token", json=credentials).raise_for_status().json()["access_token"]
+        client.headers["Authorization"] = f"Bearer {token}"
+        question = client.get(_hitl_path(run)).raise_for_status().json()
+        assert "was judged **PROMOTE**" in question["body"]
+        client.patch(_hitl_path(run), json={"chosen_options": [option], "params_input": {}}).raise_for_status()
+
+
+def _hitl_path(run: DagRun) -> str:
+    return f"/api/v2/dags/{run.dag_id}/dagRuns/{quote(run.run_id, safe='')}/taskInstances/approve/-1/hitlDetails"
+
+
+def _files_with(folder: Path, needle: str) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and needle.encode() in path.read_bytes()]
+
+
+def _tables_with(settings: Settings, needle: str) -> list[str]:
+    """Tables of Airflow's metadata database in which any column of any row holds the text."""
+    engine = create_engine(make_url(settings.require_database_url()).set(database="airflow"))
+    try:
+        with engine.connect() as connection:
+            names = connection.execute(
+                text("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
+            ).scalars()
+            query = 'SELECT count(*) FROM "{}" AS whole WHERE whole::text LIKE :pattern'
+            pattern = {"pattern": f"%{needle}%"}
+            return [name for name in list(names) if connection.execute(text(query.format(name)), pattern).scalar_one()]
+    finally:
+        engine.dispose()
+
+
+def _await(
+    condition: Callable[[], bool], what: str, seconds: float, api: AirflowApi | None = None, run: DagRun | None = None
+) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if run is not None and api is not None and api.fetch_run(run.dag_id, run.run_id).is_finished:
+            pytest.fail(f"the run ended before {what}:\n{_explain(api, run)}")
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds:.0f} s: {what}")
+        time.sleep(1)
+
+
+def _await_run(api: AirflowApi, dag_id: str) -> DagRun:
+    _await(lambda: bool(api.list_runs(dag_id)), f"{dag_id} starts by itself", 180)
+    return api.list_runs(dag_id)[-1]
+
+
+def _follow(api: AirflowApi, run: DagRun, seconds: float) -> DagRun:
+    ended = api.await_run(run.dag_id, run.run_id, timeout_seconds=seconds)
+    assert ended.state == "success", _explain(api, run)
+    return ended
+
+
+def _state_of(api: AirflowApi, run: DagRun, task_id: str) -> Any:
+    return next((task.state for task in api.list_tasks(run.dag_id, run.run_id) if task.task_id == task_id), None)
+
+
+def _explain(api: AirflowApi, run: DagRun) -> str:
+    """States of all tasks, and the end of the log of those that did not succeed."""
+    lines = []
+    for task in api.list_tasks(run.dag_id, run.run_id):
+        lines.append(f"{task.task_id}[{task.map_index}]: {task.state}")
+        if task.state in ("failed", "up_for_retry", "skipped"):
+            lines += [f"    {line}" for line in api.read_log(run.dag_id, run.run_id, task)[-12:]]
+    return "\n".join(lines)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
