@@ -28,8 +28,8 @@ _COLOURS = {
 }
 _MARKERS = {"untrained": "x", "lexical": "s", "stage_one": "^", "stage_two": "D", "together": "o"}
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
-_WIDTH_INCHES = 5.6
-_SETTINGS = {"svg.fonttype": "none", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
+_WIDTH_INCHES = 4.8
+_SETTINGS = {"svg.fonttype": "none", "font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class ReliabilityBin:
 def plot_exact_match(scorecard: Scorecard) -> str:
     """Exact match with its 95 % interval: a line a scenario, a mark a coder."""
     scenarios = list(scorecard.suite_sizes)
-    figure, axes = _open(height=0.62 * len(scenarios) + 1.3)
+    figure, axes = _open(height=0.53 * len(scenarios) + 1.2)
     coders = [coder for coder in CODERS if any(cell.coder == coder for cell in scorecard.cells)]
     for position, coder in enumerate(coders):
         offset = 0.13 * (position - (len(coders) - 1) / 2)
@@ -83,7 +83,7 @@ def plot_exact_match(scorecard: Scorecard) -> str:
 def plot_errors(scorecard: Scorecard) -> str:
     """Wrong answers by kind, as a share of each coder's items."""
     coders = [coder for coder in CODERS if any(cell.coder == coder for cell in scorecard.cells)]
-    figure, axes = _open(height=0.87 * len(coders) + 1.3)
+    figure, axes = _open(height=0.742 * len(coders) + 1.2)
     for row, coder in enumerate(coders):
         cells = [cell for cell in scorecard.cells if cell.coder == coder]
         items, left = sum(cell.n for cell in cells), 0.0
@@ -104,7 +104,7 @@ def plot_curves(curves: Mapping[str, Sequence[CurvePoint]]) -> str:
     """Training loss over tokens, on a logarithmic axis, one line a stage; later stages go on where the earlier one ended."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    figure, axes = _open(height=3.4)
+    figure, axes = _open(height=3.0)
     start = 0
     for stage, points in curves.items():
         tokens = [(start + point.tokens_seen) / 1e6 for point in points]
@@ -123,7 +123,7 @@ def plot_curves(curves: Mapping[str, Sequence[CurvePoint]]) -> str:
 
 def plot_reliability(bins: Sequence[ReliabilityBin]) -> str:
     """Confidence against the share that is right; on the diagonal it is honest. A mark's area: number of predictions."""
-    figure, axes = _open(height=3.4)
+    figure, axes = _open(height=3.0)
     most = max(entry.n for entry in bins)
     axes.plot([0, 100], [0, 100], color=_COLOURS["muted"], linewidth=1, linestyle="--", label="honest")
     axes.scatter(
