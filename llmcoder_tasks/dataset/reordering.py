@@ -16,7 +16,7 @@ from llmcoder_tasks.dataset.titles import Title, Vocabulary, upper_first
 # Where the part of a condition ends that can be turned round.
 _TAIL = re.compile(
     r",| \(| \[| (?:with|without|due|by|in|following|after|at|from|to|for|during|on|involving|complicating|associated|caused"
-    r"|causing|affecting|as|that|which|per|than|into|against|while|except|resulting|secondary|not|nor|between|through)\b"
+    r"|causing|affecting|injured|struck|as|that|which|per|than|into|against|while|except|resulting|secondary|not|nor|between|through)\b"
 )
 _LEADING = re.compile(r"(Other specified|Other and unspecified|Other|Unspecified|Multiple|Displaced|Nondisplaced) (?=\w)")
 _INVERSION = re.compile(r"(?P<head>[A-Z][\w' -]{2,40}), (?P<adjective>(?:[\w'-]+ ?){1,3})")
@@ -81,7 +81,8 @@ def _turn_of(condition: str, vocabulary: Vocabulary) -> str:
     if rest.startswith((" (", " [", ",")):  # a remark or a list in the middle: what it belongs to must stay beside it
         return ""
     parts = head.split(" of ")
-    if not 2 <= len(parts) <= 3 or any(not part or part.count(" ") > 3 for part in parts):
+    twice_unspecified = parts[0].startswith("Unspecified ") and any(part.startswith("unspecified ") for part in parts)
+    if twice_unspecified or not 2 <= len(parts) <= 3 or any(not part or part.count(" ") > 3 for part in parts):
         return ""
     leading = _LEADING.match(parts[0])
     prefix = leading[0] if leading else ""

@@ -2,6 +2,3 @@
 INSERT INTO datasets (dataset_id, release_key, uri, manifest)
 VALUES (:dataset_id, :release_key, :uri, CAST(:manifest AS jsonb))
 ON CONFLICT (dataset_id) DO NOTHING;
-
--- name: fetch_dataset
-SELECT dataset_id, release_key, uri, manifest, created_at FROM datasets WHERE dataset_id = :dataset_id;
