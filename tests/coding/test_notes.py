@@ -7,7 +7,7 @@ from datetime import date
 
 import pytest
 
-from llmcoder_tasks.coding.notes import PhraseCoder, code_note, code_notes
+from llmcoder_tasks.coding.notes import PhraseCoder, code_note, code_notes, terminology_of
 from llmcoder_tasks.coding.terminology import Terminology, content_words
 from llmcoder_tasks.coding.title_coder import TitleCoder
 from llmcoder_tasks.icd10cm.code_set import Code, CodeSet, CodeTerm, default_code_set
@@ -180,7 +180,7 @@ def test_the_sample_summaries_are_coded_with_high_precision(full_coder: PhraseCo
 
 
 def test_every_shipped_spoken_name_means_a_billable_code_of_the_release(full_coder: PhraseCoder) -> None:
-    terminology = Terminology.build(full_coder.code_set)
+    terminology = terminology_of(full_coder)
     path = SAMPLES_FOLDER.parent / "coding" / "spoken_names.tsv"
     said = [line.split("\t")[0] for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     namings = {name: terminology.find_phrase(name) for name in said}

@@ -85,9 +85,7 @@ def _admit(database: Database, count: int, *, on: date = date(2026, 4, 2), note:
         for number in range(first, first + count):
             key = f"E{number:03d}"
             connection.execute(
-                text(
-                    "INSERT INTO encounters (encounter_id, discharge_date, source) VALUES (:key, :on, 'test') ON CONFLICT DO NOTHING"
-                ),
+                text("INSERT INTO encounters (encounter_id, discharge_date, source) VALUES (:key, :on, 'test')"),
                 {"key": key, "on": on},
             )
             _write_note(connection, key, f"{note}Seen as number {number}.", 1)
