@@ -56,7 +56,6 @@ def render_environment(settings: Settings, credentials: Credentials, *, metadata
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs),
         "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(logs / "dag_processor"),
-        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         # Training may hold every core for a while: answers come late then, not never.
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
         "DO_NOT_TRACK": "1",
@@ -64,7 +63,6 @@ def render_environment(settings: Settings, credentials: Credentials, *, metadata
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT_FOLDER), os.environ.get("PYTHONPATH")])),
         "PYTHONUNBUFFERED": "1",
-        "SCARF_NO_ANALYTICS": "true",
         **render_settings(settings),
     }
     theirs = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW__")}

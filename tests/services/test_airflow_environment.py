@@ -63,7 +63,7 @@ def test_the_embedded_airflow_is_local_and_knows_who_calls(settings: Settings) -
     assert ours["AIRFLOW__API__HOST"] == "127.0.0.1"
     assert ours["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] == "False"
     assert ours["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:8099/execution/"
-    assert ours["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] == "False"
+    assert ours["GX_ANALYTICS_ENABLED"] == "false"
 
 
 def test_a_variable_that_the_caller_set_wins(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
