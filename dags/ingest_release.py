@@ -71,6 +71,7 @@ def ingest_release() -> None:
             storage=stores.storage,
             database=stores.database,
             docs_folder=stores.settings.home / "data_docs",
+            s3_endpoint_url=stores.settings.s3_endpoint_url,
         )
         outlet_events[ICD10CM_RELEASE].add_partitions(release.key)
         return release

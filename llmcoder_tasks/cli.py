@@ -136,6 +136,7 @@ def ingest_release_command(source: str | None, release_key: str | None, replace:
             storage=with_stores.storage,
             database=with_stores.database,
             docs_folder=_docs_folder(with_stores),
+            s3_endpoint_url=with_stores.settings.s3_endpoint_url,
         )
     )
 

@@ -1,9 +1,9 @@
 """The tabular list: titles, notes, and the 7th characters from which the full codes follow.
 
-The list does not spell 7th-character codes out. They follow from the nearest `sevenChrDef` at or above a code without codes below
-it: the code filled with `X` to six characters, then the character; title = title of the code, a comma, the meaning of the
-character. That rule makes a few codes too many, which the list excludes in a note of its own ("7th characters D and S do not apply to codes
-in category S06 with 6th character 7 ..., or 8 ..."): `excluded` holds those.
+The list does not spell 7th-character codes out. They follow from the nearest `sevenChrDef` at or above a code without codes
+below it: the code filled with `X` to six characters, then the character; title = title of the code, a comma, the meaning of the
+character. That rule makes a few codes too many, which the list excludes in a note of its own ("7th characters D and S do not
+apply to codes in category S06 with 6th character 7 ..., or 8 ..."): `excluded` holds those.
 """
 
 from __future__ import annotations
