@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,9 @@ from llmcoder_tasks.icd10cm.code_set import CodeSet
 
 if TYPE_CHECKING:
     import pandas as pd
+
+CHAPTER_TOLERANCE = 0.04
+"""Difference of shares allowed. Titles of one word have no other order: chapter 19 has few of them, and gains share there."""
 
 # First category of each chapter of ICD-10-CM, in ASCII order (chapter 22 stands before 20 there).
 _CHAPTER_STARTS = (
@@ -58,21 +62,24 @@ def example_frame(
     )
 
 
-def chapter_frame(rows: Sequence[MadeExample], code_set: CodeSet) -> pd.DataFrame:
-    """The share of each chapter among the codes of the examples, and its share of the release's billable codes."""
+def chapter_frame(tables: Tables, code_set: CodeSet) -> pd.DataFrame:
+    """One row for each scenario and chapter: its share of the table's codes, and of the release's billable codes.
+
+    `excess` is by how much the difference is larger than allowed: positive is a fault.
+    """
     import pandas as pd
 
-    found = chapter_shares(code for made in rows for code in made.example.codes)
     wanted = chapter_shares(code.code for code in code_set.billable)
-    chapters = sorted(found.keys() | wanted.keys(), key=int)
-    return pd.DataFrame(
-        {
-            "chapter": chapters,
-            "share": [found.get(chapter, 0.0) for chapter in chapters],
-            "share_in_release": [wanted.get(chapter, 0.0) for chapter in chapters],
-            "deviation": [round(found.get(chapter, 0.0) - wanted.get(chapter, 0.0), 4) for chapter in chapters],
-        }
-    )
+    records = []
+    for scenario, rows in tables.items():
+        codes = [code for made in rows for code in made.example.codes]
+        found = chapter_shares(codes)
+        allowed = CHAPTER_TOLERANCE + 2 / math.sqrt(max(len(codes), 1))  # a small table may stray further by chance
+        for chapter in sorted(found.keys() | wanted.keys(), key=int):
+            share, share_in_release = found.get(chapter, 0.0), wanted.get(chapter, 0.0)
+            excess = round(abs(share - share_in_release) - allowed, 4)
+            records.append((f"{chapter} of {scenario}", round(share, 4), round(share_in_release, 4), excess))
+    return pd.DataFrame(records, columns=["chapter", "share", "share_in_release", "excess"])
 
 
 def chapter_shares(codes: Iterable[str]) -> Mapping[str, float]:

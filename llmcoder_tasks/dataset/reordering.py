@@ -16,7 +16,7 @@ from llmcoder_tasks.dataset.titles import Title, Vocabulary, upper_first
 # Where the part of a condition ends that can be turned round.
 _TAIL = re.compile(
     r",| \(| \[| (?:with|without|due|by|in|following|after|at|from|to|for|during|on|involving|complicating|associated|caused"
-    r"|causing|affecting|injured|struck|as|that|which|per|than|into|against|while|except|resulting|secondary|not|nor|between|through)\b"
+    r"|causing|affecting|injured|struck|limited|as|that|which|per|than|into|against|while|except|resulting|secondary|not|nor|between|through)\b"
 )
 _LEADING = re.compile(r"(Other specified|Other and unspecified|Other|Unspecified|Multiple|Displaced|Nondisplaced) (?=\w)")
 _INVERSION = re.compile(r"(?P<head>[A-Z][\w' -]{2,40}), (?P<adjective>(?:[\w'-]+ ?){1,3})")

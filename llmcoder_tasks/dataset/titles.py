@@ -14,7 +14,7 @@ _ENCOUNTER = re.compile(r",? ((?:initial|subsequent) encounter(?: for .+)?|seque
 
 # Segments at the end of a title that stand on their own. Commas elsewhere may be part of a list ("muscle, fascia and tendon").
 _QUALIFIER = re.compile(
-    r"(?:right|left|unspecified|bilateral|multiple|other|upper|lower)\b(?! (?:and|or) )[^,()\[\]]{0,45}"
+    r"(?:right|left|unspecified|bilateral|multiple|other|upper|lower)\b(?! (?:and|or|with|as) )[^,()\[\]]{0,45}"
     r"|(?:[\w-]+ ){1,2}(?:region|site|spine|joint|quadrant|side|eye|arm|leg|hand|foot)"
     r"|not elsewhere classified|not applicable or unspecified|fetus \d"
     r"|(?:first|second|third) trimester"

@@ -112,6 +112,14 @@ def _forget_a_code(rows: list[MadeExample]) -> list[MadeExample]:
     return [replace(rows[0], example=replace(example, codes=codes, example_id=renamed)), *rows[1:]]
 
 
+def _repeat(rows: list[MadeExample]) -> list[MadeExample]:
+    return [*rows, _change(example_id=f"{rows[0].example.example_id}9")(rows)[0]]
+
+
+def _too_many_conditions(rows: list[MadeExample]) -> list[MadeExample]:
+    return [replace(rows[0], condition_count=6), *rows[1:]]
+
+
 def _one_condition(rows: list[MadeExample]) -> list[MadeExample]:
     code = rows[0].example.codes[0]
     example = replace(rows[0].example, codes=(code,), example_id=f"multiple-{code}-0")
@@ -136,12 +144,12 @@ def _only_injuries(rows: list[MadeExample]) -> list[MadeExample]:
         ("typos", _leak, "no leak from train into test", "leaked_code"),
         ("multiple", _leak, "no leak from train into test", "leaked_code"),
         ("typos", lambda rows: [*rows, rows[0]], "unique ids", "example_id"),
-        ("typos", lambda rows: [*rows, _change(example_id=f"{rows[0].example.example_id}9")(rows)[0]], "no duplicate rows", "text and codes"),
+        ("typos", _repeat, "no duplicate rows", "text and codes"),
         ("multiple", _forget_a_code, "as many conditions as codes", "condition_count and code_count"),
-        ("multiple", lambda rows: [replace(rows[0], condition_count=6), *rows[1:]], "as many conditions as codes", "condition_count and code_count"),
+        ("multiple", _too_many_conditions, "as many conditions as codes", "condition_count and code_count"),
         ("multiple", _one_condition, "number of conditions of the scenario", "condition_count"),
         ("base", _change(text="Another title"), "text is the title", "text and title"),
-        ("sentences", _only_injuries, "share by chapter as in the release", "deviation"),
+        ("sentences", _only_injuries, "share by chapter as in the release", "excess"),
     ],
 )  # fmt: skip
 def test_each_fault_of_an_example_is_caught_by_name(

@@ -44,9 +44,7 @@ def test_texts_that_read_the_same_are_normalised_to_the_same() -> None:
 
 
 def test_names_keep_their_capital_inside_a_sentence() -> None:
-    vocabulary = Vocabulary.of_titles(
-        ["Crohn's disease", "Fracture of shaft", "Injury of Achilles tendon", "XX male", "Old fracture"]
-    )
+    vocabulary = Vocabulary.of_titles(["Crohn's disease", "Injury of Achilles tendon", "XX male", "Old fracture"])
     assert vocabulary.lower_first("Crohn's disease") == "Crohn's disease"
     assert vocabulary.lower_first("Achilles tendon injury") == "Achilles tendon injury"
     assert vocabulary.lower_first("XX male") == "XX male"
