@@ -8,11 +8,13 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_fixed
 
 from llmcoder_tasks.errors import ServiceError
 
 FINISHED_STATES = frozenset({"success", "failed"})
 _PAGE = 100
+_PATIENCE_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +150,12 @@ class AirflowApi:
         self._client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
     def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        # While training holds every core an answer can be late. A POST may have been heard all the same: it is not sent twice.
+        patience = stop_after_attempt(1) if method == "POST" else stop_after_delay(_PATIENCE_SECONDS)
+        attempts = Retrying(retry=retry_if_exception_type(httpx.ReadTimeout), stop=patience, wait=wait_fixed(1), reraise=True)
         try:
-            return self._client.request(method, path, **arguments)
+            answer: httpx.Response = attempts(self._client.request, method, path, **arguments)
+            return answer
         except httpx.HTTPError as error:
             raise ServiceError(f"no answer from Airflow at {self.url} ({type(error).__name__}): run `llmcoder up`") from error
 
