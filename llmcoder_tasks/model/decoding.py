@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from transformers import DynamicCache
 
@@ -61,10 +62,16 @@ def decode_greedy(
 
 def _forbidden(trie: CodeTrie, nodes: Sequence[int], shape: torch.Size, first: int) -> torch.Tensor:
     forbidden = torch.ones(shape, dtype=torch.bool)
-    allowed = [trie.allowed(node) for node in nodes]
-    rows = torch.tensor([row for row, tokens in enumerate(allowed) for _ in tokens])
-    columns = torch.tensor([token - first for tokens in allowed for token in tokens])
-    forbidden[rows, columns] = False
+    at_root = torch.tensor([node == ROOT for node in nodes])
+    if bool(at_root.any()):
+        # Thousands of categories may begin a code: lay them out once for all rows that stand there.
+        root = torch.ones(shape[1], dtype=torch.bool)
+        root[torch.tensor(trie.allowed(ROOT)) - first] = False
+        forbidden[at_root] = root
+    following = [(row, token - first) for row, node in enumerate(nodes) if node != ROOT for token in trie.allowed(node)]
+    if following:
+        rows, columns = zip(*following, strict=True)
+        forbidden[rows, columns] = False
     return forbidden
 
 
@@ -106,20 +113,21 @@ def score_candidates(
     trees = [_CandidateTree.build(of_text, end_id) for of_text in candidates]
     size = max(len(tree.tokens) for tree in trees)
     length = len(prompts[0])
-    ids = torch.zeros(len(prompts), length + size, dtype=torch.long)
-    positions = torch.arange(length + size).repeat(len(prompts), 1)
-    mask = torch.zeros(len(prompts), 1, length + size, length + size, dtype=torch.bool)
-    mask[:, :, :, :length] = torch.ones(length + size, length, dtype=torch.bool).tril()
-    mask |= torch.eye(length + size, dtype=torch.bool)
+    ids = np.zeros((len(prompts), length + size), np.int64)
+    positions = np.tile(np.arange(length + size), (len(prompts), 1))
+    seen = np.zeros((len(prompts), 1, length + size, length + size), bool)
+    seen[:, :, :, :length] = np.tri(length + size, length, dtype=bool)
+    seen |= np.eye(length + size, dtype=bool)
     for row, (prompt, tree) in enumerate(zip(prompts, trees, strict=True)):
-        ids[row, : length + len(tree.tokens)] = torch.tensor([*prompt, *tree.tokens])
-        for node, (parent, depth) in enumerate(zip(tree.parents, tree.depths, strict=True), start=1):
-            positions[row, length + node - 1] = length - 1 + depth
-            if parent:
-                mask[row, 0, length + node - 1, length:] |= mask[row, 0, length + parent - 1, length:]
+        ids[row, : length + len(tree.tokens)] = [*prompt, *tree.tokens]
+        positions[row, length : length + len(tree.tokens)] = np.array(tree.depths, np.int64) + (length - 1)
+        branch = seen[row, 0, length - 1 :, length - 1 :]
+        for node, parent in enumerate(tree.parents, start=1):
+            branch[node] |= branch[parent]
     device = model.device
-    states = model.answer_states(ids.to(device), size + 1, position_ids=positions.to(device), mask=mask.to(device))
-    chances = model.answer_logits(states, ids[:, -size - 1 :].to(device)).float().log_softmax(-1).cpu()
+    tokens, place, mask = (torch.from_numpy(array).to(device) for array in (ids, positions, seen))
+    states = model.answer_states(tokens, size + 1, position_ids=place, mask=mask)
+    chances = model.answer_logits(states, tokens[:, -size - 1 :]).float().log_softmax(-1).cpu()
     return [_sum_paths(chances[row], tree.paths, model.first_answer_id) for row, tree in enumerate(trees)]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 from llmcoder_tasks.errors import ModelError
 from llmcoder_tasks.model.decoding import batch_by_length, decode_greedy, score_candidates
@@ -35,6 +36,7 @@ class LocalModel:
         OpenMP threads spin.
         """
         torch.set_num_threads(threads)
+        transformers_logging.disable_progress_bar()
         tokenizer = AnswerTokenizer.load(folder)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:

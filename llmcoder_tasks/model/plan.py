@@ -41,21 +41,29 @@ class TrainingPlan:
     def make(
         cls, examples: Sequence[Example], stage: Stage, tokenizer: AnswerTokenizer, *, processes: int, seed: int
     ) -> TrainingPlan:
-        """Encode examples and lay out a stage. Raises TrainingError when nothing is left to train on."""
-        prompts, _ = tokenizer.encode_prompts([example.text for example in examples])
-        answers = [tokenizer.encode_answer(example.codes) for example in examples]
+        """Draw examples for a stage, encode what was drawn, and lay out the steps.
+
+        Drawn examples that are too long are left out. Raises TrainingError when nothing is left to train on.
+        """
+        scenarios = [example.scenario for example in examples]
+        order = draw_examples(scenarios, _shares(stage, scenarios), _count(stage, scenarios), seed=seed)
+        drawn = [examples[number] for number in np.unique(order)]
+        prompts, _ = tokenizer.encode_prompts([example.text for example in drawn])
+        answers = [tokenizer.encode_answer(example.codes) for example in drawn]
+        longest_answer = tokenizer.settings.answer_tokens
         kept = [
             number
             for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
-            if len(prompt) + len(answer) <= stage.max_tokens and len(answer) <= tokenizer.settings.answer_tokens
+            if len(prompt) + len(answer) <= stage.max_tokens and len(answer) <= longest_answer
         ]
         if not kept:
-            raise TrainingError(f"none of {len(examples)} examples fits {stage.max_tokens} tokens: raise max_tokens in the recipe")
+            raise TrainingError(f"none of {len(drawn)} examples fits {stage.max_tokens} tokens: raise max_tokens in the recipe")
         lengths = [len(prompts[number]) + len(answers[number]) - 1 for number in kept]
-        scenarios = [examples[number].scenario for number in kept]
-        count = stage.examples or round((stage.epochs or 1) * sum(stage.mix.get(name, 0) > 0 for name in scenarios))
-        order = draw_examples(scenarios, _shares(stage, scenarios), count, seed=seed)
-        code_counts = [len(examples[number].codes) for number in kept]
+        code_counts = [len(drawn[number].codes) for number in kept]
+        rows = np.full(len(drawn), -1, np.int64)
+        rows[kept] = np.arange(len(kept))
+        order = rows[np.searchsorted(np.unique(order), order)]
+        order = order[order >= 0]
         steps = plan_steps(lengths, code_counts, order, tokens_per_step=stage.tokens_per_step, processes=processes, seed=seed)
         return cls(
             inputs=np.concatenate([np.array([*prompts[number], *answers[number][:-1]], np.int32) for number in kept]),
@@ -63,8 +71,8 @@ class TrainingPlan:
             answer_lengths=np.array([len(answers[number]) for number in kept], np.int32),
             last_ids=np.array([answers[number][-1] for number in kept], np.int32),
             steps=np.concatenate(steps),
-            step_starts=_starts([len(rows) for rows in steps]),
-            left_out=len(examples) - len(kept),
+            step_starts=_starts([len(step) for step in steps]),
+            left_out=len(drawn) - len(kept),
         )
 
     @classmethod
@@ -103,6 +111,12 @@ class TrainingPlan:
         keep = int(answer_lengths.max())
         following = np.concatenate([ids[:, 1:], self.last_ids[rows, None]], axis=1)[:, -keep:]
         return ids, np.where(np.arange(keep) >= keep - answer_lengths[:, None], following, ignored)
+
+
+def _count(stage: Stage, scenarios: Sequence[str]) -> int:
+    if stage.examples is not None:
+        return stage.examples
+    return round((stage.epochs or 1.0) * sum(stage.mix.get(name, 0) > 0 for name in scenarios))
 
 
 def _shares(stage: Stage, scenarios: Sequence[str]) -> dict[str, float]:

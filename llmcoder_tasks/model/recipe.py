@@ -33,6 +33,7 @@ class Architecture:
     key_value_heads: int
     text_vocabulary: int  # byte-level BPE tokens; the answer tokens come on top
     vocabulary_scenarios: tuple[str, ...]  # whose training texts the vocabulary is learnt from
+    vocabulary_examples: int  # at most so many of each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

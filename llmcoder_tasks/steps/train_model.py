@@ -115,12 +115,7 @@ def _prepare(folder: RunFolder, job: Job, dataset: DatasetRef, base: ModelRef | 
     plan.save(folder.path)
     limit = job.stage_settings.max_tokens
     if plan.left_out:
-        logger.warning(
-            "%d of %d examples are longer than %d tokens and are left out",
-            plan.left_out,
-            len(examples),
-            limit,
-        )
+        logger.warning("%d examples are longer than %d tokens and are left out", plan.left_out, limit)
     logger.info(
         "%s: %d examples in %d steps, %d tokens, %d processes",
         job.model_id,
@@ -139,7 +134,7 @@ def _prepare_start(folder: RunFolder, job: Job, base: ModelRef | None, examples_
         return start_from_pretrained(recipe, folder.start)
     texts: list[Example] = []
     for scenario in recipe.architecture.vocabulary_scenarios:
-        texts += read_examples(examples_folder, scenario, split="train")
+        texts += read_examples(examples_folder, scenario, split="train", limit=recipe.architecture.vocabulary_examples)
     codes = [code for example in read_examples(examples_folder, "base", split="train") for code in example.codes]
     return start_from_nothing(recipe, texts, codes, folder.start)
 

@@ -39,6 +39,7 @@ def untrained_folder(tokenizer: AnswerTokenizer, tmp_path_factory: pytest.TempPa
         key_value_heads=2,
         text_vocabulary=400,
         vocabulary_scenarios=("base",),
+        vocabulary_examples=100,
     )
     torch.manual_seed(3)
     folder = tmp_path_factory.mktemp("untrained")
