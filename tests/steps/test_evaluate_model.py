@@ -78,19 +78,12 @@ class World:
         import torch
 
         from llmcoder_tasks.model.llama import AnswerLlama, make_config
-        from llmcoder_tasks.model.recipe import Architecture
+        from llmcoder_tasks.model.recipe import read_recipe
         from llmcoder_tasks.model.tokenizer import AnswerTokenizer
 
         tokenizer = AnswerTokenizer.train(TITLES.values(), TITLES, text_vocabulary=300, context_tokens=64, answer_tokens=12)
-        shape = Architecture(
-            layers=1,
-            hidden_size=16,
-            intermediate_size=32,
-            attention_heads=2,
-            key_value_heads=2,
-            text_vocabulary=300,
-            vocabulary_scenarios=("base",),
-        )
+        shape = read_recipe("tiny").architecture
+        assert shape is not None
         torch.manual_seed(seed)
         folder = self.folder / model_id
         AnswerLlama(make_config(shape, tokenizer)).save_pretrained(folder)
