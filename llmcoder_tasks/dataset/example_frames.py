@@ -6,6 +6,7 @@ import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from llmcoder_tasks.dataset.examples import MadeExample, Tables, source_codes
@@ -37,7 +38,7 @@ def example_frame(
     import pandas as pd
 
     examples = [made.example for made in rows]
-    texts = [normalise_text(example.text) for example in examples]
+    texts = [normalise_text(example.text) if len(example.codes) == 1 else "" for example in examples]
     return pd.DataFrame(
         {
             "example_id": [example.example_id for example in examples],
@@ -90,7 +91,12 @@ def chapter_shares(codes: Iterable[str]) -> Mapping[str, float]:
 
 def chapter_of(code: str) -> str:
     """The chapter that a code belongs to, by its category."""
-    return _CHAPTER_STARTS[max(0, bisect_right(_CHAPTER_STARTS, (code[:3], "~")) - 1)][1]
+    return _chapter_of_category(code[:3])
+
+
+@cache
+def _chapter_of_category(category: str) -> str:
+    return _CHAPTER_STARTS[max(0, bisect_right(_CHAPTER_STARTS, (category, "~")) - 1)][1]
 
 
 def leaked_codes(tables: Tables) -> frozenset[str]:

@@ -24,7 +24,7 @@ _QUALIFIER = re.compile(
     r"|with(?:out)? [^,()\[\]]{1,60}"
 )
 _WORD = re.compile(r"[A-Za-z][A-Za-z'-]*")
-_NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9%]+")
+_TO_SPACES = str.maketrans({sign: " " for sign in map(chr, range(128)) if not (sign.isalnum() or sign == "%")} | {"•": " "})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ def parse_title(title: str) -> Title:
 
 
 def normalise_text(text: str) -> str:
-    """Lower case, everything but letters, digits and % folded to one space: texts that agree so are the same to a reader."""
-    return _NOT_ALPHANUMERIC.sub(" ", text.lower()).strip()
+    """Lower case, all signs but letters, digits and % folded to one space: texts that agree so are the same to a reader."""
+    return " ".join(text.lower().translate(_TO_SPACES).split())
 
 
 @dataclass(frozen=True)
