@@ -1,7 +1,7 @@
 """How sure a code is, from data: a logistic model of being right, and the confidence above which no person need look.
 
-The threshold is chosen on items that the logistic model has not seen. Candidate thresholds are tried from the strictest down, and the
-first that misses its bound ends the search (fixed-sequence testing), so that the promise holds for the threshold that is kept, not
+The threshold is chosen on items that the logistic model has not seen. Thresholds are tried from the strictest down, and the
+first that misses its bound ends the search (fixed-sequence testing), so that the promise holds for the one that is kept, and not
 only for each one alone. The bound is Clopper's and Pearson's exact one (Biometrika 26, 1934), one-sided.
 """
 

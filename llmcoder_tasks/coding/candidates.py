@@ -1,8 +1,8 @@
 """Lexical candidates: which titles and terms of a release look most like a phrase.
 
 Similarity is a soft cosine. Words weigh by rarity (inverse document frequency), and two words that share character n-grams
-(`diabetic`, `diabetes`) count in part. It answers what a character n-gram TF-IDF search over titles answers, but through the release's
-small vocabulary: the n-grams are compared once, word by word, and a search is one sparse row product.
+(`diabetic`, `diabetes`) count in part. It answers what a character n-gram TF-IDF search over titles answers, but through the
+release's small vocabulary: the n-grams are compared once, word by word, and a search is one sparse row product.
 """
 
 from __future__ import annotations
@@ -93,13 +93,13 @@ class CandidateIndex:
         return Query(tuple(self.normaliser.normalise(split_tokens(text))))
 
     def is_tail(self, text: str) -> bool:
-        """Whether titles often end so after a comma: `left eye` and `this is the initial encounter` are no conditions of their own."""
+        """Whether titles often end so after a comma: `left eye`, `this is the initial encounter` are no conditions of their own."""
         words = [word for word in self.read(text).words if word in self._word_ids and word not in NARRATIVE_WORDS]
         return tuple(words) in self._tails
 
     def weigh(self, query: Query) -> float:
-        """The weight of all words of a query: their rarity, and the mean rarity for a word that the release does not know."""
-        return sum(self._weigh_word(word) for word in query.words)
+        """The sum of the squared weights of a query's words: rarity, and the mean rarity for a word unknown to the release."""
+        return sum(self._weigh_word(word) ** 2 for word in query.words)
 
     def share_known(self, query: Query) -> float:
         """The share of a query's weight in words that the release knows, in [0, 1]."""

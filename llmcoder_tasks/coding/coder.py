@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from llmcoder_tasks.coding.calibration import NO_AUTO_ACCEPT
 from llmcoder_tasks.coding.candidates import Candidate, CandidateIndex
 from llmcoder_tasks.coding.coder_fit import CODER_NAME, CoderFit
-from llmcoder_tasks.coding.combination import Judged, describe, rank, score, share_confidence
+from llmcoder_tasks.coding.combination import LEAST_LOG_PROBABILITY, Judged, describe, rank, score, share_confidence
 from llmcoder_tasks.coding.phrases import ConditionFinder, Span, WrittenCode, find_written_codes
 from llmcoder_tasks.coding.short_forms import read_short_forms
 from llmcoder_tasks.dataset.lexicon import load_lexicon
@@ -31,6 +31,9 @@ CANDIDATES = 20
 LEAST_SIMILARITY = 0.3
 """A text less like every title names no condition of the release."""
 
+LITERAL_LOG_PROBABILITIES = (0.0,) + (LEAST_LOG_PROBABILITY,) * (CANDIDATES - 1)
+"""Stands for the language model's opinion on a text that is a title word for word: nobody need ask."""
+
 LEXICAL_WEIGHT = 100.0
 """How sharply similarity alone tells alternatives apart, before a weight is fitted."""
 
@@ -46,7 +49,8 @@ class CodeScorer(Protocol):
 class ScoredCode:
     """A billable code for a phrase: how sure it is, in [0, 1], and why.
 
-    `similarity` is that of `matched`, the nearest title or term; `log_probability` the language model's, where one was asked.
+    `similarity` is that of `matched`, the nearest title or term; `log_probability` the language model's, where the
+    coder has one (0 for a text that is a title word for word: nobody need ask).
     Without a `coder.json` the confidence is the similarity, which is no probability, and nothing is accepted without a person.
     """
 
@@ -82,13 +86,13 @@ class Coder:
         `fit` stands in for the folder's `coder.json` where the model is not published yet. Raises ModelError when the folder holds
         no usable model or neither is there.
         """
-        from llmcoder_tasks.model.local import LocalModel
-
         if fit is None:
             path = model_folder / CODER_NAME
             if not path.is_file():
                 raise ModelError(f"{model_folder} has no {CODER_NAME}: run `llmcoder fit-coder` before this model codes")
             fit = CoderFit.parse(path.read_bytes())
+        from llmcoder_tasks.model.local import LocalModel  # imports torch
+
         return cls(code_set, model=LocalModel.load(model_folder), fit=fit)
 
     @property
@@ -140,9 +144,11 @@ class Coder:
     def _ask(
         self, model: CodeScorer | None, texts: Sequence[str], found: Sequence[Sequence[Candidate]]
     ) -> list[Sequence[float] | None]:
-        values: list[Sequence[float] | None] = [None] * len(texts)
+        if model is None:
+            return [None] * len(texts)
+        values: list[Sequence[float] | None] = [LITERAL_LOG_PROBABILITIES[: len(candidates)] for candidates in found]
         rows = [row for row, candidates in enumerate(found) if candidates and not is_literal(candidates)]
-        if model is not None and rows:
+        if rows:
             answers = model.score([texts[row] for row in rows], [[item.code for item in found[row]] for row in rows])
             for row, answer in zip(rows, answers, strict=True):
                 values[row] = answer

@@ -49,9 +49,8 @@ class CoderFit:
         try:
             document = json.loads(data)
             if document["schema_version"] != SCHEMA_VERSION:
-                raise ModelError(
-                    f"coder.json has schema version {document['schema_version']}, this program reads {SCHEMA_VERSION}: fit the coder again"
-                )
+                found = document["schema_version"]
+                raise ModelError(f"coder.json has schema version {found}, this program reads {SCHEMA_VERSION}: fit the coder again")
             return cls(
                 fingerprint=str(document["fingerprint"]),
                 model_id=str(document["model_id"]),
@@ -75,16 +74,13 @@ class ValidationItem:
 
 
 def fit_weight_and_calibrations(items: Sequence[ValidationItem]) -> tuple[float, Calibration, Calibration]:
-    """The weight, the lexical calibration and that of both together. Items without any candidate teach nothing and are left out.
-
-    Items without a language model's opinion (a phrase that is a title word for word) are judged by the lexical calibration.
-    """
-    asked = [item for item in items if item.together.log_probabilities is not None and item.together.candidates]
+    """The weight, the lexical calibration and that of both together. Items without any candidate teach nothing and are left out."""
     found = [item for item in items if item.lexical.candidates]
-    named = [item for item in asked if item.truth]
+    named = [item for item in found if item.truth]
     weight = fit_weight([item.together for item in named], [item.truth for item in named])
-    lexical = _calibrate(LEXICAL_FEATURES, [item.lexical for item in found], [item.truth for item in found], weight)
-    together = _calibrate(TOGETHER_FEATURES, [item.together for item in asked], [item.truth for item in asked], weight)
+    truths = [item.truth for item in found]
+    lexical = _calibrate(LEXICAL_FEATURES, [item.lexical for item in found], truths, weight)
+    together = _calibrate(TOGETHER_FEATURES, [item.together for item in found], truths, weight)
     return weight, lexical, together
 
 
@@ -96,5 +92,5 @@ def _calibrate(names: Sequence[str], judged: Sequence[Judged], truths: Sequence[
 
 
 def scramble(text: str) -> str:
-    """A text of the same shape that names no condition: the letters of each word in reverse order. It teaches what strangeness looks like."""
+    """A text of the same shape that names no condition: each word backwards. It teaches what strangeness looks like."""
     return " ".join(word[::-1] for word in text.split())

@@ -18,7 +18,8 @@ LEXICAL_FEATURES = ("similarity", "log_margin", "is_behind", "same_words", "know
 TOGETHER_FEATURES = (*LEXICAL_FEATURES, "log_probability", "log_probability_margin")
 
 _LEAST_MARGIN = 1e-3
-_LEAST_LOG_PROBABILITY = -25.0
+LEAST_LOG_PROBABILITY = -25.0
+"""Lower ones count as this: beyond it nothing more is learnt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,8 @@ def describe(judged: Judged, chosen: int) -> list[float]:
         judged.known_share,
     ]
     if judged.log_probabilities is not None:
-        values = [max(value, _LEAST_LOG_PROBABILITY) for value in judged.log_probabilities]
-        features += [values[chosen], values[chosen] - _best_other(values, chosen, _LEAST_LOG_PROBABILITY)]
+        values = [max(value, LEAST_LOG_PROBABILITY) for value in judged.log_probabilities]
+        features += [values[chosen], values[chosen] - _best_other(values, chosen, LEAST_LOG_PROBABILITY)]
     return features
 
 
@@ -79,7 +80,7 @@ def _best_other(values: Sequence[float], chosen: int, default: float) -> float:
 
 
 def share_confidence(confidence: float, scores: Sequence[float]) -> list[float]:
-    """Confidences of an answer (first) and its alternatives: what the answer leaves is shared by their scores, never more than its own."""
+    """Confidences of an answer and its alternatives: they share what it leaves by their scores, none getting more than it has."""
     if len(scores) < 2:
         return [confidence] * len(scores)
     weights = [math.exp(value - scores[1]) for value in scores[1:]]

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-# `w/o`, `d/t`; `non-displaced`, `non displaced` and `nondisplaced` are one word; `Crohn's`; and any other run of letters and digits.
+# `w/o`, `d/t`; `non-displaced`, `non displaced` and `nondisplaced` are one word; `Crohn's`; any other run of letters and digits.
 _TOKEN = re.compile(r"[^\W\d_]/[^\W\d_]?(?![^\W_])|\bnon[- ][^\W\d_]+|\bmal-[^\W\d_]+|[^\W_]+(?:['\u2019][^\W_]+)*", re.IGNORECASE)
 
 FORMS_OF_ADDRESS = frozenset({"mr", "mrs", "ms", "miss", "dr", "sr", "jr"})

@@ -1,8 +1,8 @@
 """Several conditions in one text, and codes that the text itself names.
 
 A comma may stand between two conditions or inside one title (`Fracture of femur, subsequent encounter`), so punctuation only offers
-places to cut. Of all ways to cut, the one is taken whose parts together look most like titles: the sum over parts of weight of words times similarity
-to the nearest title.
+places to cut. Of all ways to cut, the one is taken whose parts together look most like titles: the sum over parts of the squared
+weight of their words times the squared similarity to the nearest title, which is how much of a text its titles explain.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from llmcoder_tasks.records import parse_code
 if TYPE_CHECKING:
     from llmcoder_tasks.coding.candidates import Candidate, CandidateIndex
 
-_ALWAYS_CUT = re.compile(r"[;\r\n\u2022\u2028\u2029]+|(?:^|(?<=\s))(?:\(\d{1,2}\)|#\d{1,2}:?|\d{1,2}[.)])(?=\s)")
+_ALWAYS_CUT = re.compile(r"[\r\n\u2022\u2028\u2029]+|(?:^|(?<=\s))(?:\(\d{1,2}\)|#\d{1,2}:?|\d{1,2}[.)])(?=\s)")
 _MAY_CUT = re.compile(
-    r",|\.(?=\s)|\s[-–—/&+]\s|\s(?:and|as well as|plus|also|along with|together with|in addition to)\s"
+    r"[,;]|(?<!\b[mdsj][rs])(?<!\bmrs)\.(?=\s)|\s[-–—/&+]\s"
+    r"|\s(?:and|as well as|plus|also|along with|together with|in addition to)\s"
     r"|(?:^|(?<=\s))(?:moreover|furthermore|there is also|in addition|additionally|also)\s",
     re.IGNORECASE,
 )
@@ -39,8 +40,8 @@ MOST_TRIED_PIECES = 60
 CLEAR_SIMILARITY = 0.97
 """A group that is so like one title is one condition: nothing is cut."""
 
-CUT_PRICE = 0.4
-"""What a further condition costs, as a share of the mean weight of a word: without it, noise would cut titles apart."""
+CUT_PRICE = 0.25
+"""What a further condition costs, as a share of the squared mean weight of a word: without it, noise would cut titles apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +130,13 @@ class ConditionFinder:
         self._measure(problems, [[problem.whole] for problem in problems])
         open_problems = [problem for problem in problems if problem.is_open()]
         self._measure(open_problems, [problem.list_spans() for problem in open_problems])
-        solved = iter([problem.solve(CUT_PRICE * self._index.mean_weight) for problem in problems])
+        solved = iter([problem.solve(CUT_PRICE * self._index.mean_weight**2) for problem in problems])
         return [[span for _ in groups for span in next(solved)] for groups in grouped]
 
     def _join_tails(self, text: str, pieces: Sequence[Span]) -> list[Span]:
-        """Pieces that only say more of a condition (`initial encounter`, `left eye`) stay with it: the one before, or else the next."""
+        """Pieces that only say more of a condition (`left eye`) stay with it: the one before, or else the next."""
+        if len(pieces) > MOST_TRIED_PIECES:
+            return list(pieces)
         joined: list[Span] = []
         waits = False
         for piece in pieces:
@@ -175,7 +178,7 @@ class _Cutting:
         elif codes and span not in self.pieces:
             similarity = 0.0
         self._similarity[span] = similarity
-        self._worth[span] = similarity * weight
+        self._worth[span] = similarity**2 * weight
 
     def is_open(self) -> bool:
         """Whether cutting may help: several pieces, not too many to try, and no title that is all of them."""
@@ -197,7 +200,7 @@ class _Cutting:
 
 
 def choose_cuts(pieces: Sequence[Span], worth: Callable[[Span], float], price: float) -> list[Span]:
-    """The runs of pieces with the greatest sum of `worth` less `price` for each run; a piece worth less may stay out (dynamic programme)."""
+    """The runs of pieces with the greatest sum of `worth` less `price` a run; a piece worth less may stay out."""
     best = [0.0] * (len(pieces) + 1)
     previous: list[int | None] = [None] * (len(pieces) + 1)
     for end in range(1, len(pieces) + 1):

@@ -14,7 +14,7 @@ ENCOUNTER_WORDS_FILE = Path(__file__).with_name("encounter_words.tsv")
 
 
 def read_short_forms(lexicon: Lexicon) -> Mapping[str, tuple[str, ...]]:
-    """For every abbreviation, known misspelling, British spelling, synonym and encounter phrase: the titles' words it may stand for."""
+    """For every abbreviation, misspelling, British spelling, synonym and encounter phrase: the titles' words it may stand for."""
     forms: dict[str, list[str]] = defaultdict(list)
     for mapping in (lexicon.terms_by_form, lexicon.words_by_misspelling):
         for form, terms in mapping.items():
