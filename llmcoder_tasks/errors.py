@@ -15,6 +15,7 @@
     │   └── ExpectationsFailed   a Great Expectations suite found broken rows
     ├── RecipeError              a recipe is malformed
     ├── TrainingError            a training run did not reach its end
+    │   └── TrainingInterrupted  its processes were ended from outside: worth a retry, which goes on from the last checkpoint
     ├── ModelError               a model folder is incomplete, altered or does not fit
     ├── EvaluationError          a suite cannot be judged
     ├── PromotionError           a model may not go into service
@@ -102,6 +103,12 @@ class RecipeError(LLMCoderError):
 
 class TrainingError(LLMCoderError):
     """A training run did not reach its end."""
+
+
+class TrainingInterrupted(TrainingError):
+    """The processes of a training run were ended from outside; a retry goes on from the last checkpoint."""
+
+    retryable = True
 
 
 class ModelError(LLMCoderError):

@@ -17,6 +17,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llmcoder_tasks.errors import TrainingError
+from llmcoder_tasks.errors import TrainingError, TrainingInterrupted
 from llmcoder_tasks.model.recipe import Recipe, Stage, parse_recipe
 
 logger = logging.getLogger(__name__)
@@ -107,10 +108,11 @@ class Job:
 
 
 def launch_training(folder: RunFolder, job: Job, *, lock: int, report: ProgressReport) -> None:
-    """Run torchrun over the folder until the model is written; raise TrainingError when it is not.
+    """Run torchrun over the folder until the model is written.
 
     Output lines come into this process's log as they are printed, progress goes to `report`. If this process is interrupted, the
-    training processes are ended; the lock is theirs too, so that a retry cannot run beside them.
+    training processes are ended; the lock is theirs too, so that a retry cannot run beside them. Raises TrainingError when the run
+    failed by its own fault, TrainingInterrupted when it was ended from outside.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
     command += [f"--nproc-per-node={job.processes}", "-m", "llmcoder_tasks.model.training_process", str(folder.path)]
@@ -141,16 +143,22 @@ def launch_training(folder: RunFolder, job: Job, *, lock: int, report: ProgressR
         _end(process)
         if process.stdout:
             process.stdout.close()
+    if failure:
+        # What failed by itself would fail again from its own checkpoints.
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        raise TrainingError(f"training {job.model_id} failed: {failure}")
     if code != 0:
-        reason = failure or f"torchrun ended with {code}: {' | '.join(last_lines) or 'no output'}"
-        raise TrainingError(f"training {job.model_id} failed: {reason}")
+        raise TrainingInterrupted(
+            f"training {job.model_id} was cut off, torchrun ended with {code}: {' | '.join(last_lines) or 'no output'}; "
+            "try again to go on from its last checkpoint"
+        )
     if not folder.model.is_dir():
         raise TrainingError(f"training {job.model_id} ended without a model in {folder.model}: look at the lines above")
 
 
 def _environment() -> dict[str, str]:
-    """What the training processes see: no setting of ours (one is a password), one thread each, and one machine's network."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LLMCODER_", "AIRFLOW_", "AIRFLOW__"))}
+    """What the training processes see: no password of ours, one thread each, and one machine's network."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LLMCODER_", "AIRFLOW_", "AWS_"))}
     defaults = {
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",

@@ -50,7 +50,7 @@ def train_model(
     once, and after a kill it goes on from the last checkpoint in `work_folder`. `processes` (None: as the recipe says) changes how
     fast a model is trained, not which steps it takes, and is no part of the id.
 
-    Raises TrainingError when the run does not reach its end; nothing is published then.
+    Raises TrainingError when the run does not reach its end, TrainingInterrupted when a retry may go on; nothing is published then.
     """
     _verify_stage(stage, base)
     release_key = read_manifest(storage, dataset.uri).release_key
@@ -144,13 +144,8 @@ def _train(folder: RunFolder, job: Job, lock: int) -> dict[str, Any]:
     plan = TrainingPlan.load(folder.path)
     started = time.monotonic()
     if not folder.model.is_dir():
-        try:
-            with _show_progress(f"training {job.model_id}", len(plan)) as report:
-                launch_training(folder, job, lock=lock, report=report)
-        except TrainingError:
-            # What failed by itself would fail again from its own checkpoint.
-            shutil.rmtree(folder.checkpoints, ignore_errors=True)
-            raise
+        with _show_progress(f"training {job.model_id}", len(plan)) as report:
+            launch_training(folder, job, lock=lock, report=report)
     curve = read_curve(folder.log)
     if not curve:
         raise TrainingError(f"{job.model_id} was trained without a line of its loss curve: lower log_every_steps in the recipe")
