@@ -108,7 +108,8 @@ def test_the_last_page_shows_scores_codes_counts_and_costs(database: Database) -
     print_report(console, database, encounter_id="S-1", after_step_run_id=0, peak_memory_mib=1234.4, seconds=700.2)
 
     page = " ".join(out.getvalue().split())
-    assert "90.0 [85.0, 93.5]" in page
+    assert "90.0 / 95.0" in page
+    assert "85.0 to 93.5" in page
     assert "PROMOTE" in page
     assert "every floor is reached" in page
     assert "J18.9" in page

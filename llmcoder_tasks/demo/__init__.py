@@ -26,6 +26,7 @@ CHAIN = ("ingest_release", "build_dataset", "train_model")
 
 NIGHT = "code_encounters"
 PARSE_SECONDS = 180.0
+PAGE_WIDTH = 120  # of a log file, which has no width of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ def run_demo(settings: Settings, *, exit_after: bool) -> None:
     is good enough to code with.
     """
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=PAGE_WIDTH)
     settings = replace(settings, approval_required=False)
     stop = exit_after
     try:

@@ -59,23 +59,29 @@ def print_scorecard(console: Console, database: Database) -> None:
 
 
 def _render_scorecard(verdict: Row, scores: Sequence[Row]) -> Table:
-    """A row for each coder, a column for each scenario: exact match with its 95 % interval, category match below."""
-    present = {score["scenario"]: score["n"] for score in scores}
-    scenarios = [name for name in SCENARIOS if name in present] + sorted(present.keys() - set(SCENARIOS))
-    table = Table(title=f"{verdict['model_id']}: exact match in % [95 % interval], category match below")
-    table.add_column("coder")
-    for name in scenarios:
-        table.add_column(f"{name}\nn={present[name]:,}", justify="right")
-    for coder, group in groupby(scores, key=lambda score: score["coder"]):
-        cells = {score["scenario"]: _render_score(score) for score in group}
-        table.add_row(str(coder), *(cells.get(name, "") for name in scenarios))
+    """A row for each scenario, a column for each coder."""
+    cells = {(score["scenario"], score["coder"]): score for score in scores}
+    coders = list(dict.fromkeys(score["coder"] for score in scores))
+    present = {score["scenario"] for score in scores}
+    table = Table(title=f"{verdict['model_id']}\nexact match / category match in %, 95 % interval of the exact match")
+    table.add_column("scenario", no_wrap=True)
+    for coder in coders:
+        table.add_column(coder, justify="right", no_wrap=True)
+    for scenario in [name for name in SCENARIOS if name in present] + sorted(present - set(SCENARIOS)):
+        size = max(score["n"] for score in scores if score["scenario"] == scenario)
+        row = [_render_score(cells.get((scenario, coder)), size) for coder in coders]
+        table.add_row(Text.assemble(scenario, (f"\nn = {size:,}", "dim")), *row)
     return table
 
 
-def _render_score(score: Row) -> Text:
-    exact = f"{100 * score['exact_match']:.1f}"
-    interval = f" [{100 * score['exact_low']:.1f}, {100 * score['exact_high']:.1f}]"
-    return Text.assemble((exact, "bold"), (interval, "dim"), f"\n{100 * score['category_match']:.1f}")
+def _render_score(score: Row | None, size: int) -> Text:
+    """`size` is the number of items of the suite; a coder that answered fewer says so."""
+    if score is None:
+        return Text("")
+    exact, category = 100 * score["exact_match"], 100 * score["category_match"]
+    interval = f"\n{100 * score['exact_low']:.1f} to {100 * score['exact_high']:.1f}"
+    fewer = f"\nn = {score['n']:,}" if score["n"] < size else ""
+    return Text.assemble((f"{exact:.1f}", "bold"), f" / {category:.1f}", (interval + fewer, "dim"))
 
 
 def _print_note(console: Console, database: Database, coding_run_id: str, encounter_id: str) -> None:
@@ -102,9 +108,10 @@ def _print_agreement(console: Console, database: Database, coding_run_id: str) -
 
 
 def _render_steps(rows: Sequence[Row]) -> Table:
-    table = Table("step", "subject", "seconds", "peak MiB")
-    for column in table.columns[2:]:
-        column.justify = "right"
+    table = Table("step")
+    table.add_column("subject", no_wrap=True, overflow="ellipsis")
+    table.add_column("seconds", justify="right")
+    table.add_column("peak MiB", justify="right")
     for step, group in groupby(rows, key=lambda row: row["step"]):
         members = list(group)
         subject = members[0]["subject"] if len(members) == 1 else f"{len(members)} parts, seconds added up"

@@ -27,7 +27,7 @@ from llmcoder_tasks.icd10cm.code_set import default_code_set
 from llmcoder_tasks.services.airflow_api import AirflowApi, DagRun
 from llmcoder_tasks.settings import SAMPLES_FOLDER, Settings
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(1800)]
 
 CHAPTERS = "DEGIJKLMNR"
 """First letters of the codes that land: some ten thousand, so that each suite has the hundred items that the gate asks for."""
@@ -79,14 +79,14 @@ def promoted(loop: Loop) -> dict[str, DagRun]:
         loop.api.set_paused(dag_id, paused=False)
     _land_release(loop.settings)
     runs = {}
-    for dag_id, seconds in (("ingest_release", 240), ("build_dataset", 300)):
+    for dag_id, seconds in (("ingest_release", 240), ("build_dataset", 400)):
         runs[dag_id] = _await_run(loop.api, dag_id)
         runs[dag_id] = _follow(loop.api, runs[dag_id], seconds)
     training = _await_run(loop.api, "train_model")
     _await(
         lambda: _state_of(loop.api, training, "approve") == "awaiting_input",
         "train_model asks for approval",
-        500,
+        900,
         loop.api,
         training,
     )
