@@ -1,6 +1,7 @@
 """The plan of a training run: which examples stand together in which step. Pure, seeded, the same for every number of processes.
 
-Rows of one step have one length, so that nothing is padded, and one number of codes, so that their answers are about equally long.
+Rows of one step have one length, so that nothing is padded, and one code or several each, so that their answers are about equally
+long.
 A step's rows are shared among the processes; a run that was cut off goes on by skipping the steps that are done.
 """
 
@@ -52,7 +53,7 @@ def plan_steps(
     """
     random = np.random.default_rng(seed)
     sizes = np.asarray(lengths, dtype=np.int64)
-    keys = sizes * 1_000 + np.asarray(code_counts, dtype=np.int64)
+    keys = sizes * 2 + (np.asarray(code_counts) > 1)
     steps: list[Indices] = []
     waiting = order[:0]
     for start in range(0, len(order), _CHUNK):
@@ -60,10 +61,12 @@ def plan_steps(
         full, waiting = _cut(chunk, keys, sizes, tokens_per_step, processes)
         random.shuffle(full)
         steps += full
-    last = [waiting[keys[waiting] == key] for key in np.unique(keys[waiting])]
-    random.shuffle(last)
-    # np.resize repeats rows where a last step has fewer than one for each process.
-    return steps + [rows if len(rows) >= processes else np.resize(rows, processes) for rows in last]
+    # What never filled a step stands in short ones, spread over the run: at its end, where the learning rate is zero, rare
+    # lengths would never be learnt. np.resize repeats rows where there are fewer than one for each process.
+    for key in np.unique(keys[waiting]):
+        rows = waiting[keys[waiting] == key]
+        steps.insert(int(random.integers(len(steps) + 1)), rows if len(rows) >= processes else np.resize(rows, processes))
+    return steps
 
 
 def _cut(chunk: Indices, keys: Indices, lengths: Indices, tokens_per_step: int, processes: int) -> tuple[list[Indices], Indices]:

@@ -29,7 +29,7 @@ from llmcoder_tasks.storage import Storage
 
 logger = logging.getLogger(__name__)
 
-TRAINER_VERSION = 1
+TRAINER_VERSION = 2
 """Part of every model id: raise it when the same recipe would train another model."""
 
 

@@ -40,16 +40,24 @@ def test_every_scenario_comes_by_its_share_and_each_of_its_examples_equally_ofte
     assert halves[0] == pytest.approx(15, abs=2), "scenarios are not spread over the run"
 
 
-def test_rows_of_a_step_have_one_length_and_one_number_of_codes() -> None:
+def test_rows_of_a_step_have_one_length_and_one_code_or_several_each() -> None:
     random = np.random.default_rng(3)
-    lengths, code_counts = random.integers(5, 9, 500).tolist(), random.integers(1, 3, 500).tolist()
+    lengths, code_counts = random.integers(5, 9, 500).tolist(), random.integers(1, 4, 500).tolist()
     order = random.permutation(500)
     steps = plan_steps(lengths, code_counts, order, tokens_per_step=64, processes=2, seed=3)
     for rows in steps:
-        assert len({(lengths[row], code_counts[row]) for row in rows}) == 1
+        assert len({(lengths[row], code_counts[row] > 1) for row in rows}) == 1
         assert sum(lengths[row] for row in rows) <= 64
         assert len(rows) >= 2
     assert Counter(int(row) for rows in steps for row in rows) >= Counter(range(500))
+
+
+def test_short_steps_of_rare_lengths_are_spread_over_the_run() -> None:
+    lengths = [8] * 1000 + list(range(20, 60))
+    steps = plan_steps(lengths, [1] * 1040, np.arange(1040), tokens_per_step=80, processes=1, seed=4)
+    places = [number for number, rows in enumerate(steps) if lengths[rows[0]] >= 20]
+    assert len(places) == 40
+    assert sum(place < len(steps) / 2 for place in places) == pytest.approx(20, abs=8)
 
 
 def test_batches_of_two_processes_are_together_those_of_one(tokenizer: AnswerTokenizer, stage: Stage) -> None:
