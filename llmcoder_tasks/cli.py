@@ -95,11 +95,11 @@ def down() -> None:
 def status() -> None:
     """Show every embedded service: state, process, port, uptime, log."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from llmcoder_tasks import services
 
-    table = Table("service", "state", "pid", "address", "up for", "log")
+    table = Table("service", "state", "pid", Column("address", overflow="fold"), "up for", Column("log", overflow="fold"))
     for state in services.status(Settings.from_environment()):
         uptime = str(timedelta(seconds=round(state.uptime_seconds))) if state.uptime_seconds is not None else ""
         word = "[green]running[/]" if state.is_running else "[red]stopped[/]"
