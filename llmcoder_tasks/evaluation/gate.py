@@ -2,7 +2,8 @@
 
 Three kinds of rule, all written in a versioned YAML file of `gates/`:
 
-- floors: each named coder reaches a figure on each named scenario. A missing or undefined figure is a failure, never a pass.
+- floors: the measured figure (not the end of its interval) of each named coder on each named scenario. A missing or undefined
+  figure is a failure, never a pass.
 - baseline: the coder that goes into service is not worse than the lexical baseline on the same items, beyond noise.
 - model in service: the candidate is not worse on any scenario, beyond noise. The items that both models answered are compared in
   pairs; when those are too few (another release, another dataset), all items are compared unpaired, and a drop then HOLDS instead
@@ -227,7 +228,7 @@ def compare_scores(ours: Mapping[str, float], theirs: Mapping[str, float], *, mi
 
 
 def _judge_comparison(place: str, comparison: Comparison, level: float) -> Finding:
-    measured = f"{place}: {comparison.figures}, p {_render_p(comparison.p_value)}"
+    measured = f"{place}: {comparison.figures}, p {_render_p(comparison.p_value)} (noise from {level:.4f})"
     if not comparison.is_lower or comparison.p_value >= level:
         return Finding("PROMOTE", f"{measured}: not worse beyond noise")
     if comparison.is_paired:

@@ -25,7 +25,7 @@ from llmcoder_tasks.records import render_code
 TEMPLATES_FOLDER = Path(__file__).resolve().parent / "templates"
 
 CODER_MEANINGS = {
-    "untrained": "the same architecture before any training, free to write codes that do not exist",
+    "untrained": "the same architecture before any training, free to write codes that do not exist, or to finish none",
     "lexical": "the nearest titles and terms, no language model: what needs no training at all",
     "stage_one": "the model after stage one, which saw each code's title alone",
     "stage_two": "the model after stage two, which also saw variations",

@@ -57,7 +57,10 @@ def test_a_first_good_model_is_promoted_with_a_reason_for_every_rule(models: Tra
     models.train("m1")
     verdict = judge(models, models.evaluate("m1", {"base": 10, "typos": 20}))
     assert verdict.decision == "PROMOTE"
-    as_good = "against the lexical baseline: better on 0 and worse on 0 of 200 common items, p 1.0000: not worse beyond noise"
+    as_good = (
+        "against the lexical baseline: better on 0 and worse on 0 of 200 common items, "
+        "p 1.0000 (noise from 0.0250): not worse beyond noise"
+    )
     assert reasons(models, verdict) == [
         "together on base: exact match 95.0% (n 200) reaches the floor of 90.0%",
         "together on typos: exact match 90.0% (n 200) reaches the floor of 80.0%",
@@ -93,7 +96,7 @@ def test_a_model_worse_than_the_lexical_baseline_is_rejected(models: TrainedMode
     verdict = judge(models, models.evaluate("m1", {"base": 10, "typos": 10}, baseline_wrong=0))
     assert verdict.decision == "REJECT"
     assert (
-        "against the lexical baseline: better on 0 and worse on 10 of 200 common items, p 0.0020: worse beyond noise"
+        "against the lexical baseline: better on 0 and worse on 10 of 200 common items, p 0.0020 (noise from 0.0250): worse beyond noise"
         in (reasons(models, verdict)[0])
     )
 
@@ -123,7 +126,11 @@ def test_a_drop_on_other_items_holds_and_says_that_it_is_unpaired(models: Traine
     verdict = judge(models, models.evaluate("m2", {"base": 0, "typos": 20}, first=150))
     assert verdict.decision == "HOLD"
     (reason,) = [reason for reason in reasons(models, verdict) if "unpaired" in reason and "typos" in reason]
-    assert "90.0% of 200 items against 100.0% of 200 others, unpaired, p below 0.0001: lower, but the suites differ" in reason
+    assert (
+        assert "90.0% of 200 items against 100.0% of 200 others, unpaired, p below 0.0001 (noise from 0.0250)" in reason
+        assert "lower, but the suites differ" in reason
+        in reason
+    )
 
 
 def test_common_items_are_paired_even_when_the_suites_differ(models: TrainedModels) -> None:
