@@ -95,10 +95,9 @@ def test_a_model_worse_than_the_lexical_baseline_is_rejected(models: TrainedMode
     models.train("m1")
     verdict = judge(models, models.evaluate("m1", {"base": 10, "typos": 10}, baseline_wrong=0))
     assert verdict.decision == "REJECT"
-    assert (
-        "against the lexical baseline: better on 0 and worse on 10 of 200 common items, p 0.0020 (noise from 0.0250): worse beyond noise"
-        in (reasons(models, verdict)[0])
-    )
+    (first, *_) = reasons(models, verdict)
+    assert "against the lexical baseline: better on 0 and worse on 10 of 200 common items" in first
+    assert first.endswith("p 0.0020 (noise from 0.0250): worse beyond noise")
 
 
 def test_a_scenario_worse_than_in_service_beyond_noise_is_rejected(models: TrainedModels) -> None:
@@ -126,11 +125,8 @@ def test_a_drop_on_other_items_holds_and_says_that_it_is_unpaired(models: Traine
     verdict = judge(models, models.evaluate("m2", {"base": 0, "typos": 20}, first=150))
     assert verdict.decision == "HOLD"
     (reason,) = [reason for reason in reasons(models, verdict) if "unpaired" in reason and "typos" in reason]
-    assert (
-        assert "90.0% of 200 items against 100.0% of 200 others, unpaired, p below 0.0001 (noise from 0.0250)" in reason
-        assert "lower, but the suites differ" in reason
-        in reason
-    )
+    assert "90.0% of 200 items against 100.0% of 200 others, unpaired, p below 0.0001 (noise from 0.0250)" in reason
+    assert "lower, but the suites differ" in reason
 
 
 def test_common_items_are_paired_even_when_the_suites_differ(models: TrainedModels) -> None:
