@@ -342,7 +342,12 @@ def rollback_model_command(to_model_id: str | None, promoted_by: str) -> None:
 @main.command("load-encounters")
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option(
-    "--format", "source_format", type=click.Choice(["auto", "jsonl", "csv", "mimic-iv"]), default="auto", show_default=True
+    "--format",
+    "source_format",
+    type=click.Choice(["auto", "jsonl", "csv", "mimic-iv"]),
+    default="auto",
+    show_default=True,
+    help="What SOURCE is.",
 )
 def load_encounters_command(source: Path, source_format: Any) -> None:
     """Load encounters with their discharge summaries from SOURCE: a JSONL or CSV file, a folder of them, or MIMIC-IV's tables.
@@ -391,7 +396,14 @@ def code_encounters_command(from_day: datetime, to_day: datetime | None, model_i
 @click.option("--kind", type=click.Choice(["phrase", "note"]), default="phrase", show_default=True, help="What plain text is.")
 @click.option("--date", "on", type=DAY, help="Codes valid on this date; default: today. A row's discharge_date goes before it.")
 @click.option("--model", "model_id", help="A published model; default: the one in service.")
-@click.option("--format", "output_format", type=click.Choice(["table", "jsonl"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["table", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="A table for people, or rows.",
+)
 def code(source: Any, kind: Any, on: datetime | None, model_id: str | None, output_format: str) -> None:
     """Code phrases (one a line) or a whole note from SOURCE, or from standard input.
 

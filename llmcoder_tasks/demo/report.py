@@ -108,7 +108,8 @@ def _print_agreement(console: Console, database: Database, coding_run_id: str) -
 
 
 def _render_steps(rows: Sequence[Row]) -> Table:
-    table = Table("step")
+    table = Table()
+    table.add_column("step", no_wrap=True)
     table.add_column("subject", no_wrap=True, overflow="ellipsis")
     table.add_column("seconds", justify="right")
     table.add_column("peak MiB", justify="right")

@@ -45,6 +45,9 @@ DISCHARGE DIAGNOSES:
 2. Type 2 diabetes mellitus without complications
 """
 BROKEN_ROW = f'{{"encounter_id": "C-2", "discharge_date": "yesterday", "text": "{CANARY} went home."'
+READING_SECONDS = 5
+"""A person reads before they answer. An answer within the second in which the task begins to wait is lost on Airflow 3.3.2: the
+scheduler then takes the end of the asking process for a crash, tries again, and asks again."""
 DAG_IDS = ("ingest_release", "build_dataset", "train_model", "code_encounters")
 
 
@@ -90,6 +93,7 @@ def promoted(loop: Loop) -> dict[str, DagRun]:
         loop.api,
         training,
     )
+    time.sleep(READING_SECONDS)
     _answer(loop, training, "Approve")
     runs["train_model"] = _follow(loop.api, training, 120)
     return runs
