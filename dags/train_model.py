@@ -157,6 +157,9 @@ def train_model() -> None:
         describe=describe,
         record=record,
         execution_timeout=None,
+        # An answer that comes too early for the scheduler is asked for again: soon, and more than twice.
+        retries=5,
+        retry_delay=timedelta(seconds=5),
     )
     promote(verdict, approve.output)
 
