@@ -3,7 +3,9 @@
 - A term of the release names its code; a term of a header names the descendant whose title adds nothing but "unspecified" or
   "initial encounter" to the header's, and, with the words that a descendant adds, that descendant: `Striate keratitis` of `Macular
   keratitis` also gives `Striate keratitis, right eye`.
-- A title without `, unspecified` or `without complications` names the same code: who says no more is coded so.
+- A title without `, unspecified` or `without complications` names the same code: who says no more is coded so. Neither is the first
+  encounter said, nor a side that nobody named: `Fracture of femur` is `Unspecified fracture of unspecified femur, initial encounter
+  for closed fracture`, as the coding guidelines have it.
 - What clinicians say (`spoken_names.tsv`) names the code of the title or term beside it.
 """
 
@@ -13,13 +15,12 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from llmcoder_tasks.coding.spoken_names import read_spoken_names
 
 if TYPE_CHECKING:
     from llmcoder_tasks.icd10cm.code_set import Code, CodeSet
-
-SPOKEN_NAMES_FILE = Path(__file__).with_name("spoken_names.tsv")
 
 TERM_KINDS = frozenset({"inclusion_term", "index_term"})
 
@@ -27,6 +28,11 @@ _ADDS_NOTHING = re.compile(r"(?:(?:, | of )?(?:unspecified|NOS)\b[^,]*|, initial
 _LEFT_UNSAID = re.compile(
     r",? (?:unspecified|uncomplicated|unspecified organism|site not specified|unspecified site|without complications?"
     r"|not intractable)$"
+)
+_FIRST_ENCOUNTER = re.compile(r", initial encounter(?: for closed fracture)?$")
+_LATER_ENCOUNTER = re.compile(r"(?:subsequent encounter\b.*|sequela|initial encounter for open fracture\b.*)$")
+_UNNAMED_PART = re.compile(
+    r"(?:,| of| at) unspecified (?:body region|degree|level|part|site|type)\b|\bunspecified (?=\w)", re.IGNORECASE
 )
 _NOT_OTHERWISE_SPECIFIED = re.compile(r",? \b(?:NOS|NEC)\b")
 
@@ -40,8 +46,11 @@ class Document:
     is_title: bool
 
 
-def list_documents(code_set: CodeSet) -> list[Document]:
-    """Titles in tabular order, then terms in the release's order, each code and text once."""
+def list_documents(code_set: CodeSet, spoken_names: Sequence[tuple[str, str]] | None = None) -> list[Document]:
+    """Titles in tabular order, then terms in the release's order, each code and text once.
+
+    `spoken_names` are pairs of what clinicians say and a name of the release (default: the shipped list).
+    """
     documents = [Document(code.code, code.long_title, True) for code in code_set.billable]
     seen = {(document.code, document.text.casefold()) for document in documents}
     for document in _term_documents(code_set):
@@ -49,23 +58,30 @@ def list_documents(code_set: CodeSet) -> list[Document]:
         if key not in seen:
             seen.add(key)
             documents.append(document)
-    return documents + list(_short_names(documents))
+    return documents + list(_short_names(documents, read_spoken_names() if spoken_names is None else spoken_names))
 
 
-def _short_names(documents: Sequence[Document]) -> Iterator[Document]:
+def _short_names(documents: Sequence[Document], spoken_names: Sequence[tuple[str, str]]) -> Iterator[Document]:
     """Titles without what goes unsaid, and spoken names, each for one code: the first that offers it."""
     code_of = {document.text.casefold(): document.code for document in reversed(documents)}
-    bare = {_LEFT_UNSAID.sub("", document.text): document.code for document in reversed(documents) if document.is_title}
-    spoken = {said: code_of[meant.casefold()] for said, meant in read_spoken_names() if meant.casefold() in code_of}
+    bare = {name: document.code for document in reversed(documents) if document.is_title for name in list_bare_names(document.text)}
+    spoken = {said: code_of[meant.casefold()] for said, meant in spoken_names if meant.casefold() in code_of}
     for text, code in {**bare, **spoken}.items():
         if text in spoken or text.casefold() not in code_of:
             yield Document(code, text, False)
 
 
-def read_spoken_names() -> list[tuple[str, str]]:
-    """What clinicians say, and the name in the release that they mean."""
-    lines = SPOKEN_NAMES_FILE.read_text(encoding="utf-8").splitlines()
-    return [(said, meant) for said, _, meant in (line.partition("\t") for line in lines if line and not line.startswith("#"))]
+def list_bare_names(title: str) -> tuple[str, ...]:
+    """A title without what goes unsaid; none for a later encounter, which has to be said."""
+    bare = _LEFT_UNSAID.sub("", title)
+    if _LATER_ENCOUNTER.search(title):
+        return (bare,)
+    return tuple(dict.fromkeys((bare, _UNNAMED_PART.sub("", _LEFT_UNSAID.sub("", _FIRST_ENCOUNTER.sub("", title))).strip())))
+
+
+def leaves_unsaid(title: str, name: str) -> bool:
+    """Whether a name is its title without side, part or encounter: another code may have been meant."""
+    return name != title and name in list_bare_names(title)[1:]
 
 
 def _term_documents(code_set: CodeSet) -> Iterator[Document]:

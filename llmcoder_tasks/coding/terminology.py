@@ -13,15 +13,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from llmcoder_tasks.coding.spoken_names import read_spoken_names
 
 if TYPE_CHECKING:
     from llmcoder_tasks.icd10cm.code_set import CodeSet
 
 Key = tuple[str, ...]
 
-_SPOKEN_NAMES_FILE = Path(__file__).with_name("spoken_names.tsv")
 WORD = re.compile(r"[A-Za-z0-9]+(?:['’][a-z]+)?")
 _JOINED_PREFIX = re.compile(
     r"\b(non|gastro|post|pre|anti|intra|hyper|hypo|peri|sub|re|co|broncho|neo|micro|macro|sero|osteo)-(?=[a-z])"
@@ -96,7 +96,7 @@ class Terminology:
                 standing = offers.setdefault(key, {})
                 standing[code] = min(cost + extra, standing.get(code, cost + extra))
         namings = {key: _settle(standing) for key, standing in offers.items()}
-        spoken = _read_spoken_names() if spoken_names is None else spoken_names
+        spoken = read_spoken_names() if spoken_names is None else spoken_names
         acronyms: set[str] = set()
         for said, meant in ((said, namings.get(content_words(meant))) for said, meant in spoken):
             if meant is not None:
@@ -234,10 +234,3 @@ def _settle(offers: Mapping[str, float]) -> Naming:
     """The cheapest code of a key; several when the cheapest are equal."""
     lowest = min(offers.values())
     return Naming(tuple(sorted(code for code, cost in offers.items() if cost <= lowest + 1e-9)), lowest < 0.5)
-
-
-def _read_spoken_names() -> list[tuple[str, str]]:
-    """The shipped list: what clinicians write, a tab, a name that the release gives."""
-    lines = _SPOKEN_NAMES_FILE.read_text(encoding="utf-8").splitlines()
-    pairs = [line.split("\t") for line in lines if line and not line.startswith("#")]
-    return [(said, meant) for said, meant in pairs]
