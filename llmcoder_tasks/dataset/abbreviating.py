@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from llmcoder_tasks.dataset.chance import Chance
 from llmcoder_tasks.dataset.lexicon import Lexicon
 from llmcoder_tasks.dataset.titles import normalise_text
 
-_WORD = re.compile(r"[A-Za-z0-9%]+")
+_BETWEEN = re.compile(r"([^A-Za-z0-9%]+)")
 _END_UNSPECIFIED = re.compile(r",? unspecified$")
+_POINT = re.compile(r"(?<=[a-z])\.(?=[ ,]|$)")
 _VOWELS = "aeiouy"
+_TEXTS_KEPT = 512  # the variations of one code follow each other
 
 # Chances that one dictionary term, and one longer word outside the dictionary, is shortened: from a light hand to a heavy one.
 _HANDS = ((0.25, 0.0), (0.5, 0.1), (0.75, 0.15), (0.95, 0.3))
+
+
+_Place = tuple[str, str, tuple[int, tuple[str, ...]]]
+"""A word of a text: what stands before it, the word, and the longest term that begins here: how many words it covers, its forms."""
+
+_NO_TERM: tuple[int, tuple[str, ...]] = (1, ())
 
 
 @dataclass(frozen=True)
@@ -38,37 +47,45 @@ class Abbreviator:
         of_terms, of_words = chance.pick(_HANDS)
         if chance.happens(0.2):
             text = _END_UNSPECIFIED.sub(" NOS", text)
-        spans = [match.span() for match in _WORD.finditer(text)]
-        words = [text[start:end].lower() for start, end in spans]
+        places = self._places(text)
         out: list[str] = []
-        position = written_to = 0
+        position = 0
         shortened = False
-        while position < len(words):
-            start, end = spans[position]
-            out.append(text[written_to:start])
-            length, forms = self._find(words, position)
+        while position < len(places):
+            before, word, (length, forms) = places[position]
+            out.append(before)
             if forms and (chance.happens(of_terms) or (not shortened and chance.happens(0.5))):
-                end = spans[position + length - 1][1]
                 out.append(chance.pick_early(forms))
                 shortened = True
+                position += length
             else:
-                length = 1
-                out.append(_shorten_word(text[start:end], chance) if chance.happens(of_words) else text[start:end])
-            written_to = end
-            position += length
-        return _finish("".join(out) + text[written_to:], chance)
+                out.append(_shorten_word(word, chance) if len(word) > 6 and chance.happens(of_words) else word)
+                position += 1
+        return _finish("".join(out), chance)
+
+    @cached_property
+    def _places(self) -> Callable[[str], list[_Place]]:
+        return lru_cache(_TEXTS_KEPT)(self._read)
+
+    def _read(self, text: str) -> list[_Place]:
+        """The words of a text with the terms that begin there; the first and the last may be empty words, beside signs."""
+        parts = ["", *_BETWEEN.split(text)]
+        words = [word.lower() for word in parts[1::2]]
+        terms = self.terms
+        found = [self._find(words, position) if word in terms else _NO_TERM for position, word in enumerate(words)]
+        return list(zip(parts[::2], parts[1::2], found, strict=True))
 
     def _find(self, words: list[str], position: int) -> tuple[int, tuple[str, ...]]:
         """How many words the longest term at this place covers, and its forms; no forms where there is none."""
-        for term, forms in self.terms.get(words[position], ()):
+        for term, forms in self.terms[words[position]]:
             if len(term) == 1 or tuple(words[position : position + len(term)]) == term:
                 return len(term), forms
-        return 1, ()
+        return _NO_TERM
 
 
 def _shorten_word(word: str, chance: Chance) -> str:
     """`ligament` cut to `ligam.`, or without its inner vowels."""
-    if len(word) < 7 or not (word.isalpha() and word[1:].islower()):
+    if not (word.isalpha() and word[1:].islower()):
         return word
     if chance.happens(0.7):
         # Cut after a consonant that a vowel follows: complic.ation, hemorrh.age.
@@ -79,7 +96,7 @@ def _shorten_word(word: str, chance: Chance) -> str:
 
 def _finish(text: str, chance: Chance) -> str:
     if chance.happens(0.25):
-        text = re.sub(r"(?<=[a-z])\.(?=[ ,]|$)", "", text)  # a hand that writes no points
+        text = _POINT.sub("", text)  # a hand that writes no points
     if chance.happens(0.25):
         text = text.replace(", ", " ")
     if chance.happens(0.3):

@@ -11,8 +11,10 @@ label can be recomputed.
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from llmcoder_tasks.dataset.chance import Chance
@@ -27,7 +29,7 @@ from llmcoder_tasks.icd10cm.code_set import CodeSet
 from llmcoder_tasks.progress import track
 from llmcoder_tasks.records import SCENARIOS, Example, Split
 
-GENERATOR_VERSION = "1"
+GENERATOR_VERSION = "2"
 """Raise it with every change that alters a generated text: it is part of the dataset's id."""
 
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -47,6 +49,11 @@ Tables = dict[str, list[MadeExample]]
 
 def make_examples(code_set: CodeSet, config: DatasetConfig) -> Tables:
     """Every table of the dataset, each in sampling order. The same arguments give the same examples, to the letter."""
+    with _no_collection():
+        return _make_tables(code_set, config)
+
+
+def _make_tables(code_set: CodeSet, config: DatasetConfig) -> Tables:
     variations = Variations.of_release(code_set, load_lexicon(), seed=config.seed)
     splits: dict[Split, list[str]] = {split: [] for split in _SPLITS}
     for code in variations.sources:
@@ -64,6 +71,18 @@ def make_examples(code_set: CodeSet, config: DatasetConfig) -> Tables:
     return tables
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without cyclic garbage collection, which would look through millions of texts again and again; nothing here makes cycles."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def source_codes(example_id: str) -> tuple[str, ...]:
     """The codes that an example was made from, out of its id."""
     return tuple(example_id.split("-")[1].split("+"))
@@ -71,9 +90,10 @@ def source_codes(example_id: str) -> tuple[str, ...]:
 
 def _vary_codes(variations: Variations, splits: dict[Split, list[str]], config: DatasetConfig) -> Iterator[MadeExample]:
     work = [(split, code) for split, codes in splits.items() for code in codes]
+    wanted = [(scenario, getattr(config, scenario)) for scenario in VARIED_SCENARIOS]
     for split, code in track(work, "varying titles", total=len(work), unit="codes"):
-        for scenario in VARIED_SCENARIOS:
-            for ordinal in range(getattr(config, scenario)):
+        for scenario, count in wanted:
+            for ordinal in range(count):
                 text = variations.vary(scenario, code, ordinal, taught=split == "train")
                 if text:
                     yield _single(scenario, split, code, ordinal, text)
@@ -82,17 +102,18 @@ def _vary_codes(variations: Variations, splits: dict[Split, list[str]], config: 
 def _drop_ambiguous(tables: Tables) -> None:
     """Drop variations that would say the same of two codes (`MS`: mitral stenosis, multiple sclerosis), and repetitions."""
     meanings: dict[str, str | None] = {}
+    read: dict[str, list[str]] = {}
     for scenario in VARIED_SCENARIOS:
-        for made in tables[scenario]:
-            text, code = normalise_text(made.example.text), made.example.codes[0]
-            meanings[text] = code if meanings.get(text, code) == code else None
-    seen: set[str] = set()
+        read[scenario] = [normalise_text(made.example.text) for made in tables[scenario]]
+        for text, made in zip(read[scenario], tables[scenario], strict=True):
+            code = made.example.codes[0]
+            if meanings.setdefault(text, code) != code:
+                meanings[text] = None
     for scenario in VARIED_SCENARIOS:
         kept = []
-        for made in tables[scenario]:
-            text = normalise_text(made.example.text)
-            if meanings[text] is not None and text not in seen:
-                seen.add(text)
+        for text, made in zip(read.pop(scenario), tables[scenario], strict=True):
+            if meanings[text] is not None:
+                meanings[text] = None  # the next one would be a repetition
                 kept.append(made)
         tables[scenario] = kept
 

@@ -33,10 +33,11 @@ def group_items(items: Sequence[T], chance: Chance) -> list[list[T]]:
     order = chance.shuffled(items)
     fewest, most = CONDITION_COUNTS
     groups: list[list[T]] = []
-    while order:
+    start = 0
+    while start < len(order):
         size = chance.pick(_FEW)
-        groups.append(order[:size])
-        del order[:size]
+        groups.append(order[start : start + size])
+        start += size
     if len(groups) > 1 and len(groups[-1]) < fewest:
         rest = groups.pop()
         target = next(group for group in reversed(groups) if len(group) < most)

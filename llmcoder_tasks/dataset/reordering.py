@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 from llmcoder_tasks.dataset.chance import Chance
 from llmcoder_tasks.dataset.titles import Title, Vocabulary, upper_first
@@ -67,12 +68,16 @@ def reorder_title(title: Title, vocabulary: Vocabulary, chance: Chance) -> str:
 
 def turn_condition(title: Title, vocabulary: Vocabulary, chance: Chance) -> str:
     """Turn `A of B` into `B A`, undo or make a comma inversion, or put the cause first, whichever fits."""
-    condition = title.condition
+    return chance.pick(_turns_of(title.condition, not title.encounter and not title.qualifiers, vocabulary))
+
+
+@lru_cache(1024)
+def _turns_of(condition: str, is_bare: bool, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """The other orders of a condition, `is_bare` when nothing stands behind it; the condition itself where there is none."""
     turned = [_turn_of(condition, vocabulary), _undo_inversion(condition, vocabulary)]
-    if not title.encounter and not title.qualifiers:
+    if is_bare:
         turned.append(_cause_first(condition, vocabulary))
-    fitting = [text for text in turned if text]
-    return chance.pick(fitting) if fitting else _invert(condition, vocabulary)
+    return tuple(text for text in turned if text) or (_invert(condition, vocabulary),)
 
 
 def _turn_of(condition: str, vocabulary: Vocabulary) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from llmcoder_tasks.dataset import frames
 from llmcoder_tasks.dataset.chance import Chance
@@ -76,14 +77,12 @@ class Narrator:
 
     def cast(self, code: str, title: str, chance: Chance) -> Person:
         """A made-up person who can have this condition: the right sex, and the right age for a newborn."""
-        male = chance.happens(0.5)
-        if code[0] == "O" or _FEMALE.search(title):
-            male = False
-        elif _MALE.search(title):
-            male = True
+        sex, is_newborn = _who_has(title)
+        either = chance.happens(0.5)
+        male = code[0] != "O" and (sex == "male" or (not sex and either))
         their = "his" if male else "her"
         given = chance.pick(self.names["male" if male else "female"])
-        if code[0] == "P" or _NEWBORN.search(title):
+        if code[0] == "P" or is_newborn:
             return Person(f"Baby {given}", male, 0, their)
         age = chance.count(18, 44) if code[0] == "O" else chance.count(19, 93)
         surname = chance.pick(self.names["surname"])
@@ -130,6 +129,13 @@ class Narrator:
         if chance.happens(0.35):
             return f"{words}, {qualifier}"
         return attach_qualifier(words, qualifier, self.vocabulary, chance)
+
+
+@lru_cache(1024)
+def _who_has(title: str) -> tuple[str, bool]:
+    """The sex of people who have a condition, empty where it may be either, and whether they are newborn."""
+    sex = "female" if _FEMALE.search(title) else "male" if _MALE.search(title) else ""
+    return sex, bool(_NEWBORN.search(title))
 
 
 def _say_fracture(words: str, encounter: str, chance: Chance) -> str:

@@ -27,7 +27,7 @@ _OFFICIAL_SHORT_TITLE = 0.15
 _INCLUSION_TERM = 0.3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """A billable code with what the release calls it."""
 
@@ -36,6 +36,7 @@ class Source:
     short_title: str
     other_names: tuple[str, ...]
     parts: Title
+    read: str  # the title as `normalise_text` reads it
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,12 @@ class Variations:
                 names.setdefault(term.code, []).append(term.term)
         sources = {
             code.code: Source(
-                code.code, code.long_title, code.short_title, tuple(names.get(code.code, ())), parse_title(code.long_title)
+                code=code.code,
+                title=code.long_title,
+                short_title=code.short_title,
+                other_names=tuple(names.get(code.code, ())),
+                parts=parse_title(code.long_title),
+                read=normalise_text(code.long_title),
             )
             for code in code_set.billable
         }
@@ -81,12 +87,11 @@ class Variations:
         names; held-out ones show one kind each.
         """
         source = self.sources[code]
-        title = normalise_text(source.title)
         for attempt in range(_ATTEMPTS):
             chance = Chance(self.seed, scenario, code, ordinal, attempt)
             text = self._write(scenario, source, chance, taught=taught)
             written = normalise_text(text)
-            if written != title and self.code_by_name.get(written, code) == code:
+            if written != source.read and self.code_by_name.get(written, code) == code:
                 return text
         return ""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from hashlib import blake2b
 
 from llmcoder_tasks.dataset.chance import Chance
 
@@ -14,11 +14,11 @@ def test_the_same_key_gives_the_same_draws_and_another_key_others() -> None:
     assert [other.count(0, 10**6) for _ in range(5)] != draws
 
 
-def test_draws_come_from_the_numbers_that_python_promises_to_keep() -> None:
-    draw = random.Random("1/x").random
-    expected = [int(draw() * 3) for _ in range(20)]
+def test_draws_are_numbers_out_of_blake2_sixteen_a_digest() -> None:
+    digests = [blake2b(b"1/x", salt=bytes([0] * 7 + [block])).digest() for block in range(2)]
+    numbers = [int.from_bytes(digest[start : start + 4], "big") / 2**32 for digest in digests for start in range(0, 64, 4)]
     chance = Chance(1, "x")
-    assert [chance.pick((0, 1, 2)) for _ in range(20)] == expected
+    assert [chance.share(0, 1) for _ in range(20)] == numbers[:20]
 
 
 def test_bounds_are_included_and_never_passed() -> None:
