@@ -32,7 +32,7 @@ def example_frame(
 ) -> pd.DataFrame:
     """One row an example. The columns that name a fault (`unbillable_code`, ...) are None where there is none.
 
-    `titles` are those of the billable codes, `names` says whose name a normalised text is (`variations.names_of`), `leaked` are the
+    `titles` are those of the billable codes, `names` says whose name a normalised text is (`naming.names_of`), `leaked` are the
     codes whose variations stand both in train and in a held-out split.
     """
     import pandas as pd

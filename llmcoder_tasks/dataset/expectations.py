@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmcoder_tasks.dataset.config import CONDITION_COUNTS
 from llmcoder_tasks.dataset.example_frames import chapter_frame, example_frame, leaked_codes
-from llmcoder_tasks.dataset.variations import names_of
+from llmcoder_tasks.dataset.naming import names_of
 from llmcoder_tasks.errors import ExpectationsFailed
 from llmcoder_tasks.records import parse_release_key
 

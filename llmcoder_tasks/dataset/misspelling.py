@@ -47,13 +47,13 @@ class Misspeller:
         """Prepare for the words of a release."""
         return cls(lexicon.misspellings, lexicon.british, vocabulary.words)
 
-    def misspell(self, text: str, chance: Chance) -> str:
-        """Mistype some of the words, one in ten to two in three; at least one where a word is long enough."""
+    def misspell(self, text: str, chance: Chance, *, lightly: bool = False) -> str:
+        """Mistype some of the words, one in ten to two in three; at least one where a word is long enough. `lightly`: fewer."""
         parts, candidates = _read(text)
         if not candidates:
             return text
         typed = list(parts)
-        share = chance.share(0.1, 0.65)
+        share = chance.share(0.0, 0.25) if lightly else chance.share(0.1, 0.65)
         chosen = [place for place in candidates if chance.happens(share)] or [chance.pick(candidates)]
         for place in chosen:
             typed[place] = self._slip(parts[place], chance)

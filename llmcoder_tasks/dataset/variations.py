@@ -5,14 +5,16 @@ A variation keeps its label: one that reads like the title of another code is th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from llmcoder_tasks.dataset.abbreviating import Abbreviator
 from llmcoder_tasks.dataset.chance import Chance
 from llmcoder_tasks.dataset.lexicon import Lexicon
 from llmcoder_tasks.dataset.misspelling import Misspeller
-from llmcoder_tasks.dataset.reordering import move_encounter, reorder_title
+from llmcoder_tasks.dataset.naming import join_title, names_of, other_names, shorter_names
+from llmcoder_tasks.dataset.reordering import move_encounter, reorder_title, turn_condition
+from llmcoder_tasks.dataset.restyling import restyle
 from llmcoder_tasks.dataset.sentences import Narrator
 from llmcoder_tasks.dataset.titles import Title, Vocabulary, normalise_text, parse_title
 from llmcoder_tasks.icd10cm.code_set import CodeSet
@@ -21,10 +23,14 @@ VARIED_SCENARIOS = ("reordered", "abbreviations", "typos", "sentences")
 """Scenarios of one condition whose text differs from the title."""
 
 _ATTEMPTS = 4
-_STACKED = 0.12  # share of training variations that get a second kind on top
+_STACKED = (0.5, 0.82)  # of the training variations half show one kind, a third two, the others three
+_STACKABLE = ("reordered", "abbreviations", "typos")
+_RESTYLED = 0.2
 _BRITISH = 0.06
 _OFFICIAL_SHORT_TITLE = 0.15
-_INCLUSION_TERM = 0.3
+_OTHER_NAME = {"sentences": 0.25}  # share of training variations built on another name than the title, where there is one
+_OTHER_NAME_ELSEWHERE = 0.12
+_SHORTER_NAME = 0.12
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,8 @@ class Source:
     code: str
     title: str
     short_title: str
-    other_names: tuple[str, ...]
+    other_names: tuple[Title, ...]
+    shorter_names: tuple[Title, ...]  # what conventions supply left out
     parts: Title
     read: str  # the title as `normalise_text` reads it
 
@@ -54,16 +61,16 @@ class Variations:
     @classmethod
     def of_release(cls, code_set: CodeSet, lexicon: Lexicon, *, seed: int) -> Variations:
         """Prepare for the billable codes of a release."""
-        names: dict[str, list[str]] = {}
-        for term in code_set.terms:
-            if term.kind == "inclusion_term" and term.code in code_set.titles:
-                names.setdefault(term.code, []).append(term.term)
+        names = names_of(code_set)
+        others = other_names(code_set, names)
+        titles = frozenset(normalise_text(title) for title in code_set.titles.values())
         sources = {
             code.code: Source(
                 code=code.code,
                 title=code.long_title,
                 short_title=code.short_title,
-                other_names=tuple(names.get(code.code, ())),
+                other_names=others.get(code.code, ()),
+                shorter_names=shorter_names(code.code, code.long_title, names, titles),
                 parts=parse_title(code.long_title),
                 read=normalise_text(code.long_title),
             )
@@ -76,22 +83,22 @@ class Variations:
             abbreviator=Abbreviator.of_lexicon(lexicon),
             misspeller=Misspeller.of_lexicon(lexicon, vocabulary),
             narrator=Narrator.of_lexicon(lexicon, vocabulary),
-            code_by_name=names_of(code_set),
+            code_by_name=names,
             seed=seed,
         )
 
     def vary(self, scenario: str, code: str, ordinal: int, *, taught: bool) -> str:
         """One variation of a code's title, or "" when none was found that differs from it.
 
-        `taught` variations, those of the train split, may stack two kinds and may use the release's short title or another of its
-        names; held-out ones show one kind each.
+        `taught` variations, those of the train split, may stack two or three kinds, and may use the release's short title, another
+        of its names, or a name that leaves out what conventions supply; held-out ones show one kind each.
         """
         source = self.sources[code]
         for attempt in range(_ATTEMPTS):
             chance = Chance(self.seed, scenario, code, ordinal, attempt)
             text = self._write(scenario, source, chance, taught=taught)
             written = normalise_text(text)
-            if written != source.read and self.code_by_name.get(written, code) == code:
+            if written and written != source.read and self.code_by_name.get(written, code) == code:
                 return text
         return ""
 
@@ -121,37 +128,48 @@ class Variations:
         return f"{words}, {visit}" if chance.happens(0.5) else move_encounter(words, visit, self.vocabulary, chance)
 
     def _write(self, scenario: str, source: Source, chance: Chance, *, taught: bool) -> str:
-        stacked = taught and chance.happens(_STACKED)
-        text = self._write_once(scenario, source, chance, taught=taught)
-        if stacked:
-            text = self.misspeller.misspell(text, chance) if chance.happens(0.5) else self.abbreviator.abbreviate(text, chance)
+        kinds = (scenario, *_more_kinds(scenario, chance)) if taught else (scenario,)
+        text = self._write_kinds(kinds, source, chance, taught=taught)
+        if scenario != "typos" and chance.happens(_RESTYLED):
+            text = restyle(text, chance)
         return self.misspeller.respell(text) if chance.happens(_BRITISH) else text
 
-    def _write_once(self, scenario: str, source: Source, chance: Chance, *, taught: bool) -> str:
-        if scenario == "reordered":
-            return reorder_title(source.parts, self.vocabulary, chance)
-        if scenario == "abbreviations":
-            if taught and source.short_title != source.title and chance.happens(_OFFICIAL_SHORT_TITLE):
-                return source.short_title
-            return self.abbreviator.abbreviate(source.title, chance)
-        if scenario == "typos":
-            return self.misspeller.misspell(source.title, chance)
-        parts = source.parts
-        if taught and source.other_names and chance.happens(_INCLUSION_TERM):
-            name = chance.pick(source.other_names)
-            if self.code_by_name.get(normalise_text(name)) == source.code:
-                parts = Title(name, (), parts.encounter)
-        return self.narrator.tell(source.code, parts, chance)
+    def _write_kinds(self, kinds: Sequence[str], source: Source, chance: Chance, *, taught: bool) -> str:
+        """Order first, then the sentence around it, then short forms, then slips, as a person writes; "" where the first fails."""
+        scenario = kinds[0]
+        name = _choose_name(scenario, source, chance) if taught else source.parts
+        if scenario == "sentences":
+            if "reordered" in kinds:
+                name = replace(name, condition=turn_condition(name, self.vocabulary, chance))
+            text = self.narrator.tell(source.code, name, chance)
+        elif "reordered" in kinds:
+            text = reorder_title(name, self.vocabulary, chance)
+            if scenario == "reordered" and text == join_title(name):
+                return ""
+        elif taught and scenario == "abbreviations" and chance.happens(_OFFICIAL_SHORT_TITLE):
+            text = source.short_title
+        else:
+            text = join_title(name)
+        if "abbreviations" in kinds and text != source.short_title:
+            plain, text = text, self.abbreviator.abbreviate(text, chance)
+            if scenario == "abbreviations" and text == plain:
+                return ""
+        return self.misspeller.misspell(text, chance, lightly=scenario != "typos") if "typos" in kinds else text
 
 
-def names_of(code_set: CodeSet) -> Mapping[str, str | None]:
-    """Whose name a normalised text is: titles of all codes and inclusion terms; None where several codes share it.
+def _more_kinds(scenario: str, chance: Chance) -> tuple[str, ...]:
+    """The kinds that a training variation shows beside its own: none, one or two."""
+    draw = chance.share(0, 1)
+    others = [kind for kind in _STACKABLE if kind != scenario]
+    if draw < _STACKED[0]:
+        return ()
+    return (chance.pick(others),) if draw < _STACKED[1] else tuple(chance.shuffled(others)[:2])
 
-    A header's title belongs to nobody: it is not specific enough for a billable code, unless that code has the same title.
-    """
-    names: dict[str, str | None] = {normalise_text(code.long_title): None for code in code_set.codes if not code.is_billable}
-    for term in code_set.terms:
-        if term.kind == "inclusion_term":
-            name = normalise_text(term.term)
-            names[name] = term.code if names.get(name, term.code) == term.code else None
-    return names | {normalise_text(title): code for code, title in code_set.titles.items()}
+
+def _choose_name(scenario: str, source: Source, chance: Chance) -> Title:
+    """What a training variation calls its code before it varies it: mostly the title."""
+    if source.other_names and chance.happens(_OTHER_NAME.get(scenario, _OTHER_NAME_ELSEWHERE)):
+        return chance.pick(source.other_names)
+    if source.shorter_names and chance.happens(_SHORTER_NAME):
+        return chance.pick(source.shorter_names)
+    return source.parts
