@@ -4,11 +4,16 @@
 Starts by itself when `ingest_release` has loaded a release; the partition key of the run is the release key. A run by hand needs
 the partition key, or the param `release_key`. The same release with the same seed gives the same dataset, byte for byte.
 
+The param `variations` is the id of a set that `llmcoder generate-variations` left: what a language model wrote then joins the
+training data. Such a set is made by hand, because it costs money.
+
 ### On failure
 
 - **ExpectationsFailed**: the message names the expectation, the column, how many rows are bad and up to three of them. Data
   Docs hold the whole result. Generated rows are at fault, not the scheduler: mend the generator, then clear the task.
 - **ReleaseError**: the release is not in the database. Run `ingest_release` for it first.
+- **DatasetError**, **ArtifactMissing**: the param `variations` names a set of another release, or none. Give the id that
+  `llmcoder generate-variations` printed for this release, or leave the param empty.
 - **DatabaseUnreachable, StorageUnreachable**: retried by itself; `llmcoder status` says which service is down.
 """
 
@@ -21,12 +26,15 @@ from llmcoder_assets import DATASET, ICD10CM_RELEASE
 from llmcoder_task import TASK_DEFAULTS, llmcoder_task, require_key
 
 from llmcoder_tasks.connections import connect
-from llmcoder_tasks.records import ReleaseRef
+from llmcoder_tasks.records import ReleaseRef, VariationsRef
 
 
 @dag(
     schedule=PartitionedAssetTimetable(assets=ICD10CM_RELEASE),
-    params={"release_key": Param(None, type=["null", "string"], description="Release of a run by hand, like FY2026-April.")},
+    params={
+        "release_key": Param(None, type=["null", "string"], description="Release of a run by hand, like FY2026-April."),
+        "variations": Param(None, type=["null", "string"], description="Id of variations from a language model, to train on too."),
+    },
     default_args=TASK_DEFAULTS,
     max_active_runs=1,
     tags=["llmcoder", "dataset"],
@@ -41,13 +49,14 @@ def build_dataset() -> None:
         from llmcoder_tasks.steps.build_dataset import build_dataset
 
         stores = connect()
-        key = require_key(dag_run, params, "release_key")
+        key, chosen = require_key(dag_run, params, "release_key"), params["variations"]
         dataset = build_dataset(
             ReleaseRef(key, stores.storage.uri_of(f"releases/{key}")),
             config=DatasetConfig(),
             storage=stores.storage,
             database=stores.database,
             docs_folder=stores.settings.home / "data_docs",
+            variations=VariationsRef(chosen, stores.storage.uri_of(f"variations/{chosen}")) if chosen else None,
         )
         outlet_events[DATASET].add_partitions(dataset.dataset_id)
         return dataset

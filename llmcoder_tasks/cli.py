@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import click
 from llmcoder_tasks import __version__
 from llmcoder_tasks.connections import Connections, connect
 from llmcoder_tasks.errors import LLMCoderError, PromotionError
-from llmcoder_tasks.records import DatasetRef, ModelRef, ReleaseRef, ScorecardRef, VerdictRef
+from llmcoder_tasks.records import DatasetRef, ModelRef, ReleaseRef, ScorecardRef, VariationsRef, VerdictRef
 from llmcoder_tasks.settings import Settings
 
 
@@ -144,7 +144,8 @@ def ingest_release_command(source: str | None, release_key: str | None, replace:
 @main.command("build-dataset")
 @click.argument("release_key")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every variation.")
-def build_dataset_command(release_key: str, seed: int) -> None:
+@click.option("--variations", "variations_id", help="Id of variations from a language model, to train on too.")
+def build_dataset_command(release_key: str, seed: int, variations_id: str | None) -> None:
     """Make, validate and store the examples of a loaded release.
 
     Example: llmcoder build-dataset FY2026-April
@@ -160,6 +161,74 @@ def build_dataset_command(release_key: str, seed: int) -> None:
             storage=with_stores.storage,
             database=with_stores.database,
             docs_folder=_docs_folder(with_stores),
+            variations=VariationsRef(variations_id, with_stores.storage.uri_of(f"variations/{variations_id}"))
+            if variations_id
+            else None,
+        )
+    )
+
+
+@main.command("generate-variations")
+@click.argument("release_key")
+@click.option(
+    "--scenario",
+    "scenarios",
+    multiple=True,
+    type=click.Choice(["reordered", "abbreviations", "typos", "sentences"]),
+    help="What to ask for; may be given several times. Default: all four.",
+)
+@click.option("--count", type=int, default=2, show_default=True, help="Variations of each title in each scenario.")
+@click.option("--limit", type=int, help="Titles to ask for, a fair sample; default: all that are trained on.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of the dataset it is for: held-out codes are not asked for."
+)
+@click.option("--model", "model_name", help="The model to ask; default: LLMCODER_LLM_MODEL.")
+@click.option("--batch-size", type=int, default=20, show_default=True, help="Titles in one request.")
+@click.option("--concurrency", type=int, default=4, show_default=True, help="Requests at the same time.")
+@click.option("--timeout", "timeout_seconds", type=float, default=120.0, show_default=True, help="Seconds to wait for an answer.")
+@click.option("--max-cost", type=float, help="Refuse, or stop, above this cost, in the currency of the prices.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be asked and what it would cost.")
+def generate_variations_command(
+    release_key: str,
+    scenarios: tuple[str, ...],
+    count: int,
+    limit: int | None,
+    seed: int,
+    model_name: str | None,
+    batch_size: int,
+    concurrency: int,
+    timeout_seconds: float,
+    max_cost: float | None,
+    dry_run: bool,
+) -> None:
+    """Have a language model write variations of a loaded release's titles, to train on.
+
+    Asks the server of LLMCODER_LLM_URL (any that speaks the OpenAI API). Only codes and titles of the release are sent, never text
+    of a patient. What is answered is kept: a run that was stopped goes on where it ended.
+
+    Example: llmcoder generate-variations FY2026-April --limit 5000 --max-cost 10 --dry-run
+    """
+    from llmcoder_tasks.dataset.llm_config import LLM_SCENARIOS, AskingConfig, VariationsConfig
+    from llmcoder_tasks.steps.generate_variations import estimate_variations, generate_variations
+
+    with_stores = connect()
+    model = with_stores.settings.require_language_model()
+    chosen = tuple(scenario for scenario in LLM_SCENARIOS if scenario in scenarios)
+    arguments: dict[str, Any] = {
+        "model": replace(model, name=model_name) if model_name else model,
+        "config": VariationsConfig(seed=seed, scenarios=chosen or LLM_SCENARIOS, count=count, limit=limit),
+        "asking": AskingConfig(batch_size, concurrency, timeout_seconds, max_cost=max_cost),
+        "storage": with_stores.storage,
+        "database": with_stores.database,
+        "work_folder": with_stores.settings.home / "work",
+    }
+    release = ReleaseRef(release_key, with_stores.storage.uri_of(f"releases/{release_key}"))
+    if dry_run:
+        click.echo(estimate_variations(release, **arguments).render())
+        return
+    _show(
+        generate_variations(
+            release, docs_folder=_docs_folder(with_stores), report=lambda line: click.echo(line, err=True), **arguments
         )
     )
 

@@ -13,6 +13,8 @@
     │   └── ReleaseConflict      the same release is already loaded with other content
     ├── DatasetError             examples could not be made or read
     │   └── ExpectationsFailed   a Great Expectations suite found broken rows
+    ├── LanguageModelError       the server of a language model refused a request
+    │   └── LanguageModelUnreachable  no answer, or too many requests: worth a retry
     ├── RecipeError              a recipe is malformed
     ├── TrainingError            a training run did not reach its end
     │   └── TrainingInterrupted  its processes were ended from outside: worth a retry, which goes on from the last checkpoint
@@ -95,6 +97,16 @@ class DatasetError(LLMCoderError):
 
 class ExpectationsFailed(DatasetError):
     """A Great Expectations suite found broken rows."""
+
+
+class LanguageModelError(LLMCoderError):
+    """The server of a language model refused a request."""
+
+
+class LanguageModelUnreachable(LanguageModelError):
+    """The server of a language model gave no answer, or had too many requests."""
+
+    retryable = True
 
 
 class RecipeError(LLMCoderError):

@@ -72,6 +72,14 @@ class DatasetRef:
 
 
 @dataclass(frozen=True, slots=True)
+class VariationsRef:
+    """A set of variations in the artifact store, written by a language model and validated."""
+
+    variations_id: str
+    uri: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRef:
     """A model folder in the artifact store with its manifest."""
 

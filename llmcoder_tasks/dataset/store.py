@@ -121,15 +121,20 @@ def fetch_dataset(storage: Storage, dataset: DatasetRef, cache_folder: Path) -> 
     cache_folder.mkdir(parents=True, exist_ok=True)
     incoming = Path(tempfile.mkdtemp(dir=cache_folder, prefix=".incoming-"))
     try:
-        for table in manifest.tables.values():
-            storage.fetch_file(f"{storage.key_of(dataset.uri)}/{table.file}", incoming / table.file)
-            if hash_file(incoming / table.file) != table.sha256:
-                raise DatasetError(f"{dataset.uri}/{table.file} is not the file of its manifest: build the dataset again")
+        fetch_tables(storage, dataset.uri, manifest.tables, incoming)
         (incoming / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         _settle(incoming, target)
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
     return target
+
+
+def fetch_tables(storage: Storage, uri: str, tables: Mapping[str, TableFacts], folder: Path) -> None:
+    """Copy the tables under `uri` into a folder. Raises DatasetError when one is not what its manifest says."""
+    for table in tables.values():
+        storage.fetch_file(f"{storage.key_of(uri)}/{table.file}", folder / table.file)
+        if hash_file(folder / table.file) != table.sha256:
+            raise DatasetError(f"{uri}/{table.file} is not the file of its manifest: build it again")
 
 
 def _settle(incoming: Path, target: Path) -> None:

@@ -13,23 +13,32 @@ from llmcoder_tasks.dataset.config import DatasetConfig
 from llmcoder_tasks.dataset.examples import GENERATOR_VERSION, make_examples
 from llmcoder_tasks.dataset.expectations import verify_examples
 from llmcoder_tasks.dataset.lexicon import LEXICON_FOLDER
+from llmcoder_tasks.dataset.llm_store import merge_variations, read_variations, read_variations_manifest
 from llmcoder_tasks.dataset.store import MANIFEST, DatasetManifest, hash_folder, read_manifest, write_tables
-from llmcoder_tasks.errors import ReleaseError
+from llmcoder_tasks.errors import DatasetError, ReleaseError
 from llmcoder_tasks.icd10cm.code_set import read_code_set
 from llmcoder_tasks.progress import record_step
-from llmcoder_tasks.records import DatasetRef, ReleaseRef
+from llmcoder_tasks.records import DatasetRef, ReleaseRef, VariationsRef
 from llmcoder_tasks.storage import Storage
 
 logger = logging.getLogger(__name__)
 
 
 def build_dataset(
-    release: ReleaseRef, *, config: DatasetConfig, storage: Storage, database: Database, docs_folder: Path
+    release: ReleaseRef,
+    *,
+    config: DatasetConfig,
+    storage: Storage,
+    database: Database,
+    docs_folder: Path,
+    variations: VariationsRef | None = None,
 ) -> DatasetRef:
     """Make, validate and store the examples of a loaded release; Data Docs go to `docs_folder`.
 
-    The id is a fingerprint of release content, config and generator: a dataset that is already whole in the store is returned at
-    once. Raises ReleaseError when the release is not loaded, ExpectationsFailed when a row is broken; then nothing is stored.
+    `variations` is a set of `generate_variations` for the same release: its rows join the train split. The id is a fingerprint of
+    release content, config, generator and that set: a dataset that is already whole in the store is returned at once. Raises
+    ReleaseError when the release is not loaded, DatasetError when the set is of another release, ExpectationsFailed when a row is
+    broken; then nothing is stored.
     """
     row = database.fetch_one("fetch_release", release_key=release.key)
     if row is None:
@@ -41,7 +50,7 @@ def build_dataset(
         seed=config.seed,
         generator_version=GENERATOR_VERSION,
         lexicon_sha256=hash_folder(LEXICON_FOLDER),
-        config=asdict(config),
+        config=asdict(config) | _describe_variations(variations, release, row["content_sha256"], storage),
         tables={},
     )
     dataset_id = f"{release.key}-{hashlib.sha256(facts.to_json().encode()).hexdigest()[:8]}"
@@ -53,6 +62,10 @@ def build_dataset(
     with record_step(database, "build_dataset", dataset_id) as detail:
         code_set = read_code_set(database, release.key)
         tables = make_examples(code_set, config)
+        if variations is not None:
+            merged = merge_variations(tables, read_variations(storage, variations), config)
+            logger.info("dataset %s: %s rows of variations %s", dataset_id, f"{merged:,}", variations.variations_id)
+            detail["variations"] = merged
         verify_examples(tables, code_set=code_set, docs_folder=docs_folder, subject=dataset_id)
         with tempfile.TemporaryDirectory(prefix="dataset-") as name:
             folder = Path(name)
@@ -63,6 +76,22 @@ def build_dataset(
         detail.update({scenario: table.rows for scenario, table in manifest.tables.items()})
     logger.info("dataset %s: %s", dataset_id, ", ".join(f"{name} {table.rows:,}" for name, table in manifest.tables.items()))
     return dataset
+
+
+def _describe_variations(
+    variations: VariationsRef | None, release: ReleaseRef, release_sha256: str, storage: Storage
+) -> dict[str, str]:
+    """What a dataset's id says of the set it takes up: two answers of a language model differ, and so do their datasets."""
+    if variations is None:
+        return {}
+    manifest = read_variations_manifest(storage, variations)
+    if (manifest.release_key, manifest.release_sha256) != (release.key, release_sha256):
+        raise DatasetError(
+            f"variations {variations.variations_id} were written for {manifest.release_key}, and not for {release.key} as it is "
+            "loaded now: run `llmcoder generate-variations` for it"
+        )
+    digest = hashlib.sha256(manifest.to_json().encode()).hexdigest()
+    return {"variations": variations.variations_id, "variations_sha256": digest}
 
 
 def _record(manifest: DatasetManifest, dataset: DatasetRef, database: Database) -> None:

@@ -25,30 +25,6 @@ pytestmark = pytest.mark.integration
 CONFIG = DatasetConfig(notes=20, held_out_share=0.1)
 
 
-@pytest.fixture
-def release(database: Database) -> ReleaseRef:
-    """A few hundred codes of the real release in the database."""
-    codes = default_code_set().billable[::200]
-    with database.transaction() as transaction:
-        transaction.run_script(
-            f"""
-            INSERT INTO releases (release_key, effective_from, source, content_sha256, code_count, billable_count, uri)
-            VALUES ('FY2026-April', '2026-04-01', 'test', 'abc', {len(codes)}, {len(codes)}, 'file:///releases')
-            """
-        )
-        transaction.copy_rows(
-            "codes",
-            ["release_key", "code", "is_billable", "short_title", "long_title", "position"],
-            [("FY2026-April", code.code, True, code.short_title, code.long_title, n) for n, code in enumerate(codes, start=1)],
-        )
-    return ReleaseRef("FY2026-April", "file:///releases")
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> FolderStorage:
-    return FolderStorage(tmp_path / "store")
-
-
 def test_a_dataset_is_stored_recorded_and_documented(
     release: ReleaseRef, database: Database, storage: FolderStorage, tmp_path: Path
 ) -> None:
