@@ -2,15 +2,20 @@
 
 Similarity is a soft cosine. Words weigh by rarity (inverse document frequency), and two words that share character n-grams
 (`diabetic`, `diabetes`) count in part. It answers what a character n-gram TF-IDF search over titles answers, but through the
-release's small vocabulary: the n-grams are compared once, word by word, and a search is one sparse row product.
+release's small vocabulary: the n-grams are compared once, word by word.
+
+A search adds up the telling words first and seldom looks at the others: what they can add to a title is bounded (a soft cosine
+is at most the length of what is left of the phrase), so that no title near the best one is missed. Each phrase stands alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict
+import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,13 +31,20 @@ NGRAM_SIZES = (3, 4, 5)
 WEAKEST_KINSHIP = 0.4
 """Two words with a smaller n-gram cosine count as strangers: this keeps the word matrix sparse."""
 
-BATCH = 64
-
 COMMON_TAIL = 20
 """So many titles end in a phrase that only qualifies what stands before it."""
 
 REMEMBERED = 5_000
 """How many answers are kept: notes repeat the same phrases."""
+
+SEARCH_REACH = 0.15
+"""A search finds every title that is at most so much less similar than the nearest one; of those behind, what it happens to see."""
+
+FIRST_LOOK = 0.5
+"""A search begins with the words without which no title can be more similar than this."""
+
+_ROUNDING = 1e-3
+"""Sums of single precision are good to this, and better."""
 
 FRAME_WEIGHT = 0.3
 """What a word of the sentence around a condition counts (`patient`, `has`), where titles hold it too."""
@@ -63,13 +75,15 @@ class CandidateIndex:
     def __init__(self, code_set: CodeSet, short_forms: Mapping[str, Sequence[str]]) -> None:
         self.documents: list[Document] = list_documents(code_set)
         token_lists = [[token.folded for token in split_tokens(document.text)] for document in self.documents]
-        self._document_words = token_lists
-        self._memory: OrderedDict[tuple[Query, int], list[Candidate]] = OrderedDict()
         vocabulary = Vocabulary(token_lists)
         self.normaliser = Normaliser(vocabulary, short_forms)
         self._word_ids = {word: number for number, word in enumerate(vocabulary.counts)}
+        self._spellings = ["".join(self._letter(word) for word in words) for words in token_lists]
         self._tails = _find_tails(document.text for document in self.documents if document.is_title)
         self._build(token_lists)
+        self._scratch = threading.local()
+        self._search = lru_cache(maxsize=REMEMBERED)(self._search_anew)
+        self._best_similarity = lru_cache(maxsize=REMEMBERED)(self._measure_best)
 
     def _build(self, token_lists: Sequence[Sequence[str]]) -> None:
         from scipy import sparse
@@ -83,10 +97,12 @@ class CandidateIndex:
         counts.data = 1.0 + np.log(counts.data)
         self._rarity = np.log(1.0 + len(token_lists) / (0.5 + frequencies)).astype(np.float32)
         self.mean_weight = float(self._rarity.mean())
+        self._strange_square = float(self._rarity.max()) ** 2
         weights = sparse.diags(self._rarity)
         self._kinship = (weights @ WordKinship(list(self._word_ids)).matrix @ weights).tocsr()
         norms = np.sqrt((counts @ self._kinship).multiply(counts).sum(axis=1)).A1
-        self._postings = (sparse.diags(1.0 / norms.astype(np.float32)) @ counts).T.tocsr()
+        self._titles = (sparse.diags(1.0 / norms.astype(np.float32)) @ counts).tocsr()
+        self._postings = (self._kinship @ self._titles.T).tocsr()
 
     def read(self, text: str) -> Query:
         """A phrase in the words of the release."""
@@ -115,81 +131,122 @@ class CandidateIndex:
 
     def search(self, queries: Sequence[Query], k: int = 20) -> list[list[Candidate]]:
         """For each query up to `k` candidates, best first; none when it shares no word with the release."""
-        wanted = dict.fromkeys(queries)
-        found = {query: kept for query in wanted if (kept := self._recall(query, k)) is not None}
-        missing = [query for query in wanted if query not in found]
-        for start in range(0, len(missing), BATCH):
-            batch = missing[start : start + BATCH]
-            for query, candidates in zip(batch, self._search(batch, k), strict=True):
-                found[query] = candidates
-                self._remember(query, k, candidates)
-        return [found[query] for query in queries]
+        return [list(self._search(query, k)) for query in queries]
 
-    def _recall(self, query: Query, k: int) -> list[Candidate] | None:
-        kept = self._memory.get((query, k))
-        if kept is not None:
-            self._memory.move_to_end((query, k))
-        return kept
+    def best_similarity(self, queries: Sequence[Query]) -> list[float]:
+        """The similarity of each query's first candidate, 0 without one: what `search` gives, in less time."""
+        return [self._best_similarity(query) for query in queries]
 
-    def _remember(self, query: Query, k: int, candidates: list[Candidate]) -> None:
-        self._memory[query, k] = candidates
-        if len(self._memory) > REMEMBERED:
-            self._memory.popitem(last=False)
-
-    def _search(self, queries: Sequence[Query], k: int) -> Iterator[list[Candidate]]:
-
-        counts, strange = self._count_words(queries)
-        weighted = counts @ self._kinship
-        squares = weighted.multiply(counts).sum(axis=1).A1 + strange * float(self._rarity.max()) ** 2
-        norms = np.sqrt(np.maximum(squares, 1e-9))
-        scores = (weighted @ self._postings).tocsr()
-        for row, (query, norm) in enumerate(zip(queries, norms, strict=True)):
-            begin, end = scores.indptr[row : row + 2]
-            yield self._best(query, scores.indices[begin:end], scores.data[begin:end] / norm, k)
-
-    def _best(self, query: Query, documents: Any, similarities: Any, k: int) -> list[Candidate]:
+    def _search_anew(self, query: Query, k: int) -> tuple[Candidate, ...]:
         # One code may own several documents, and word order is still to be seen: look at more of them than codes are wanted.
-        wide = min(len(similarities), 3 * k)
-        if wide == 0:
-            return []
-        words = query.words
-        nearest = np.argpartition(-similarities, wide - 1)[:wide]
-        scored = [
-            (self._with_order(words, documents[place], float(similarities[place])), int(documents[place])) for place in nearest
-        ]
         chosen: dict[str, Candidate] = {}
-        for similarity, number in sorted(scored, key=lambda pair: (-pair[0], pair[1])):
+        for similarity, number in self._find_nearest(query, 3 * k, SEARCH_REACH):
             document = self.documents[number]
             if document.code not in chosen:
                 chosen[document.code] = Candidate(document.code, similarity, document.text)
                 if len(chosen) == k:
                     break
-        return list(chosen.values())
+        return tuple(chosen.values())
 
-    def _with_order(self, words: Sequence[str], document: int, similarity: float) -> float:
+    def _measure_best(self, query: Query) -> float:
+        nearest = self._find_nearest(query, 20, ORDER_SHARE)
+        return nearest[0][0] if nearest else 0.0
+
+    def _find_nearest(self, query: Query, most: int, reach: float) -> list[tuple[float, int]]:
+        """Similarity and number of the documents most like a query, best first: at most `most`, none within `reach` forgotten."""
+        weighing = self._weigh_words(query)
+        if weighing is None:
+            return []
+        documents = self._list_near(weighing, reach * weighing.norm)
+        similarities = (self._titles[documents] @ weighing.weights) / np.float32(weighing.norm)
+        if len(documents) > most:
+            nearest = np.argpartition(-similarities, most - 1)[:most]
+            documents, similarities = documents[nearest], similarities[nearest]
+        scored = self._add_order(query, zip(documents.tolist(), similarities.tolist(), strict=True))
+        return sorted(scored, key=lambda pair: (-pair[0], pair[1]))
+
+    def _add_order(self, query: Query, scored: Iterable[tuple[int, float]]) -> Iterator[tuple[float, int]]:
         """Similarity of words, and a little of their order: `with A without B` is not `without A with B`."""
         from rapidfuzz.distance import Indel
 
-        order = Indel.normalized_similarity(words, self._document_words[document])
-        return (1.0 - ORDER_SHARE) * min(1.0, similarity) + ORDER_SHARE * order
+        spelling = "".join(map(self._letter, query.words))
+        for document, similarity in scored:
+            order = Indel.normalized_similarity(spelling, self._spellings[document])
+            yield (1.0 - ORDER_SHARE) * min(1.0, similarity) + ORDER_SHARE * order, document
 
-    def _count_words(self, queries: Sequence[Query]) -> tuple[Any, Any]:
-        """Damped counts of the release's words in each query, (queries, words), and how many other words each query has."""
-        from scipy import sparse
+    def _letter(self, word: str) -> str:
+        """One character for each word of the release: texts are compared word by word at the speed of letters."""
+        return chr(_FIRST_LETTER + self._word_ids.get(word, -1))
 
-        columns: list[int] = []
-        values: list[float] = []
-        starts = [0]
-        strange: list[int] = []
-        for query in queries:
-            counts = Counter(word for word in query.words)
-            known = [(word, count) for word, count in counts.items() if word in self._word_ids]
-            columns += [self._word_ids[word] for word, _ in known]
-            values += [(1.0 + math.log(count)) * (FRAME_WEIGHT if word in FRAME_WORDS else 1.0) for word, count in known]
-            starts.append(len(columns))
-            strange.append(sum(word not in self._word_ids and word not in NARRATIVE_WORDS for word in counts))
-        shape = (len(queries), len(self._word_ids))
-        return sparse.csr_matrix((np.array(values, dtype=np.float32), columns, starts), shape=shape), np.array(strange)
+    def _weigh_words(self, query: Query) -> _Weighing | None:
+        counts = Counter(query.words)
+        known = {self._word_ids[word]: _damp(word, count) for word, count in counts.items() if word in self._word_ids}
+        if not known:
+            return None
+        strange = sum(word not in self._word_ids and word not in NARRATIVE_WORDS for word in counts)
+        weights = np.zeros(len(self._word_ids), dtype=np.float32)
+        for number, count in known.items():
+            kin, kinship = _row(self._kinship, number)
+            weights[kin] += count * kinship
+        squares = [count * float(weights[number]) for number, count in known.items()]
+        total = sum(squares)
+        words: list[tuple[int, float, float]] = []
+        behind = total
+        for square, number in sorted(zip(squares, known, strict=True), reverse=True):
+            behind -= square
+            words.append((number, known[number], math.sqrt(max(behind, 0.0)) if len(words) + 1 < len(known) else 0.0))
+        return _Weighing(weights, words, math.sqrt(total), math.sqrt(max(total + strange * self._strange_square, 1e-9)))
+
+    def _list_near(self, weighing: _Weighing, reach: float) -> Any:
+        """Numbers of all documents that score within `reach` of the best, and of some others. Scores are similarity x norm."""
+        scores = self._clear_scores()
+        level = FIRST_LOOK * weighing.known_norm
+        for word, count, behind in weighing.words:
+            documents, values = _row(self._postings, word)
+            scores[documents] += count * values
+            if behind <= level:
+                # Any document's score is a lower bound of the best one.
+                held, shares = _row(self._titles, int(scores.argmax()))
+                wanted = float(weighing.weights[held] @ shares) - reach - _ROUNDING * weighing.norm
+                if wanted > behind or not behind:
+                    break
+                level = max(wanted, 0.0)
+        return np.flatnonzero(scores > max(wanted - behind, 0.0))
+
+    def _clear_scores(self) -> Any:
+        """One zero for each document, in memory that searches of this thread share: a fresh array costs as much as a search."""
+        scores = getattr(self._scratch, "scores", None)
+        if scores is None:
+            scores = self._scratch.scores = np.zeros(len(self.documents), dtype=np.float32)
+        scores.fill(0.0)
+        return scores
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighing:
+    """A query's words, weighed.
+
+    `weights` are by word of the release; `words` its known words, the most telling first, each with its count and with what
+    those behind it can add at most to a score. `norm` counts words that the release does not know, `known_norm` leaves them out.
+    """
+
+    weights: Any
+    words: Sequence[tuple[int, float, float]]
+    known_norm: float
+    norm: float
+
+
+def _row(matrix: Any, number: int) -> tuple[Any, Any]:
+    """Columns and values of a row of a sparse matrix, without copies."""
+    start, stop = matrix.indptr[number], matrix.indptr[number + 1]
+    return matrix.indices[start:stop], matrix.data[start:stop]
+
+
+_FIRST_LETTER = 0x10001
+
+
+def _damp(word: str, count: int) -> float:
+    return (1.0 + math.log(count)) * (FRAME_WEIGHT if word in FRAME_WORDS else 1.0)
 
 
 def _find_tails(titles: Iterable[str]) -> frozenset[tuple[str, ...]]:
