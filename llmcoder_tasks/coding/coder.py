@@ -15,8 +15,9 @@ from llmcoder_tasks.coding.calibration import NO_AUTO_ACCEPT
 from llmcoder_tasks.coding.candidates import Candidate, CandidateIndex
 from llmcoder_tasks.coding.coder_fit import CODER_NAME, CoderFit
 from llmcoder_tasks.coding.combination import LEAST_LOG_PROBABILITY, Judged, describe, rank, score, share_confidence
-from llmcoder_tasks.coding.phrases import ConditionFinder, Span, WrittenCode, find_written_codes
+from llmcoder_tasks.coding.phrases import ConditionFinder, Span, WrittenCode
 from llmcoder_tasks.coding.short_forms import read_short_forms
+from llmcoder_tasks.coding.written_codes import find_codes, weigh_written_code
 from llmcoder_tasks.dataset.lexicon import load_lexicon
 from llmcoder_tasks.errors import ModelError
 from llmcoder_tasks.records import CodePrediction, Decision
@@ -137,7 +138,7 @@ class Coder:
         ]
         values = self._ask(model, texts, found)
         return [
-            Judged(candidates, value, self.index.share_known(query))
+            Judged(candidates, value, self.index.share_known(query), query.words)
             for query, candidates, value in zip(queries, found, values, strict=True)
         ]
 
@@ -181,27 +182,33 @@ class Coder:
         if self.fit is None:
             return judged.candidates[chosen].similarity
         calibration = self.fit.lexical if judged.log_probabilities is None else self.fit.together
-        return calibration.estimate(describe(judged, chosen))
+        title = self.code_set.titles[judged.candidates[chosen].code]
+        return calibration.estimate(describe(judged, chosen, title))
 
     def _code_texts(self, texts: Sequence[str], model: CodeScorer | None) -> list[tuple[CodePrediction, ...]]:
-        written = [find_written_codes(text, self.code_set.titles) for text in texts]
+        written = [find_codes(text, self.code_set.titles) for text in texts]
         conditions = self._conditions.find(texts, written)
         phrases = [text[span.start : span.end] for text, spans in zip(texts, conditions, strict=True) for span in spans]
         answers = iter(self._code_phrases(phrases, model))
         results = []
-        for spans, codes in zip(conditions, written, strict=True):
+        for text, spans, codes in zip(texts, conditions, written, strict=True):
             found: dict[str, CodePrediction] = {}
             for span in spans:
                 inside = [code for code in codes if span.start <= code.start < span.end]
-                for prediction in self._predict(span, next(answers), inside):
+                for prediction in self._predict(text, span, next(answers), inside):
                     found.setdefault(prediction.code, prediction)
             results.append(tuple(found.values()))
         return results
 
-    def _predict(self, span: Span, answer: Sequence[ScoredCode], written: Sequence[WrittenCode]) -> list[CodePrediction]:
+    def _predict(self, text: str, span: Span, answer: Sequence[ScoredCode], written: Sequence[WrittenCode]) -> list[CodePrediction]:
         """The predictions of one condition: the codes that it names itself, else the best code for its words."""
         if written:
-            return [self._prediction(code.code, 1.0, Span(code.start, code.end)) for code in written]
+            likeliest = [item.code for item in answer]
+            trust = [weigh_written_code(code.code, text, span, written, likeliest) for code in written]
+            return [
+                self._prediction(code.code, confidence, Span(code.start, code.end))
+                for code, confidence in zip(written, trust, strict=True)
+            ]
         return [self._prediction(answer[0].code, answer[0].confidence, span)] if answer else []
 
     def _prediction(self, code: str, confidence: float, span: Span) -> CodePrediction:

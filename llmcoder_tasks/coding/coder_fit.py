@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmcoder_tasks.coding.calibration import Calibration, fit_calibration
+from llmcoder_tasks.coding.calibration import Calibration, Observation, fit_calibration
 from llmcoder_tasks.coding.combination import LEXICAL_FEATURES, TOGETHER_FEATURES, Judged, describe, fit_weight, rank
 from llmcoder_tasks.errors import ModelError
 
 CODER_NAME = "coder.json"
 SCHEMA_VERSION = 1
-FIT_VERSION = 1
+FIT_VERSION = 2
 """Raise it with every change that alters what is fitted: it is part of the fingerprint."""
+
+_ENCOUNTER = re.compile(r", (?:(?:initial|subsequent) encounter\b.*|sequela)$")
+_SIDE = re.compile(r"(?:,| of)? \b(?:left|right|bilateral)(?=,|$)|,? \b(?:left|right)(?= )")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,33 +69,65 @@ class CoderFit:
             raise ModelError(f"coder.json is malformed ({type(error).__name__}: {error}): run `llmcoder fit-coder` again") from None
 
 
+PHRASE_KINDS = ("base", "reordered", "abbreviations", "typos", "sentences")
+"""Kinds of item that say one condition in full."""
+
+
 @dataclass(frozen=True, slots=True)
 class ValidationItem:
-    """A phrase with its true code ("" where it names no condition), judged by words alone and with the language model."""
+    """A text of one condition, judged by words alone and with the language model. `truths` are the codes that are right: none where
+    the text names no condition. Items of one `source` are of one code: all are learnt from, or all are kept for the evidence.
+    """
 
-    truth: str
+    kind: str
+    source: str
+    truths: frozenset[str]
     lexical: Judged
     together: Judged
 
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the item is kept for threshold and evidence: half of the sources are."""
+        return bool(zlib.crc32(self.source.encode()) & 1)
 
-def fit_weight_and_calibrations(items: Sequence[ValidationItem]) -> tuple[float, Calibration, Calibration]:
-    """The weight, the lexical calibration and that of both together. Items without any candidate teach nothing and are left out."""
+
+def fit_weight_and_calibrations(
+    items: Sequence[ValidationItem], titles: Mapping[str, str]
+) -> tuple[float, Calibration, Calibration]:
+    """The weight, the lexical calibration and that of both together. Items without any candidate teach nothing and are left out.
+
+    `titles` are those of the release's billable codes.
+    """
     found = [item for item in items if item.lexical.candidates]
-    named = [item for item in found if item.truth]
-    weight = fit_weight([item.together for item in named], [item.truth for item in named])
-    truths = [item.truth for item in found]
-    lexical = _calibrate(LEXICAL_FEATURES, [item.lexical for item in found], truths, weight)
-    together = _calibrate(TOGETHER_FEATURES, [item.together for item in found], truths, weight)
-    return weight, lexical, together
+    named = [item for item in found if len(item.truths) == 1 and not item.is_held_out]
+    weight = fit_weight([item.together for item in named], [next(iter(item.truths)) for item in named])
+    lexical = _observe([(item, item.lexical) for item in found], titles, weight)
+    together = _observe([(item, item.together) for item in found], titles, weight)
+    return weight, fit_calibration(LEXICAL_FEATURES, lexical), fit_calibration(TOGETHER_FEATURES, together)
 
 
-def _calibrate(names: Sequence[str], judged: Sequence[Judged], truths: Sequence[str], weight: float) -> Calibration:
-    answers = [rank(item, weight)[0] for item in judged]
-    rows = [describe(item, answer) for item, answer in zip(judged, answers, strict=True)]
-    right = [item.candidates[answer].code == truth for item, answer, truth in zip(judged, answers, truths, strict=True)]
-    return fit_calibration(names, rows, right)
+def _observe(judged: Sequence[tuple[ValidationItem, Judged]], titles: Mapping[str, str], weight: float) -> list[Observation]:
+    observations = []
+    for item, judgement in judged:
+        answer = rank(judgement, weight)[0]
+        code = judgement.candidates[answer].code
+        features = describe(judgement, answer, titles[code])
+        observations.append(Observation(features, code in item.truths, item.kind, item.is_held_out))
+    return observations
 
 
 def scramble(text: str) -> str:
     """A text of the same shape that names no condition: each word backwards. It teaches what strangeness looks like."""
     return " ".join(word[::-1] for word in text.split())
+
+
+def shorten(title: str) -> str:
+    """One or two words of a title, the same at each call: they name no condition in full. It teaches what too little looks like."""
+    words = title.split()
+    start = zlib.crc32(title.encode()) % max(1, len(words) - 1)
+    return " ".join(words[start : start + 1 + len(title) % 2])
+
+
+def leave_out(title: str) -> str:
+    """A title without side and encounter, as people in haste write it; the title itself where it has neither."""
+    return _SIDE.sub("", _ENCOUNTER.sub("", title))

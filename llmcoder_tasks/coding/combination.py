@@ -10,14 +10,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmcoder_tasks.coding.candidates import Candidate
+from llmcoder_tasks.coding.documents import is_left_unsaid
+from llmcoder_tasks.coding.normaliser_tokens import NARRATIVE_WORDS, split_tokens
 
 WEIGHTS = tuple(round(10 * 2 ** (step / 2)) for step in range(17))
 """The weights that are tried: 10 to 2,560, each 1.41 times the one before."""
 
-LEXICAL_FEATURES = ("similarity", "log_margin", "is_behind", "same_words", "known_share")
+LEXICAL_FEATURES = (
+    "similarity",
+    "log_margin",
+    "is_behind",
+    "same_words",
+    "known_share",
+    "log_words",
+    "share_beside",
+    "share_missing",
+    "log_rivals",
+    "is_unsaid",
+)
+"""`share_beside` is how many of the text's words the nearest title lacks, `share_missing` the reverse; `rivals` are candidates
+about as like the text; `is_unsaid` where the text names no side or encounter and the answer is the code for that."""
 TOGETHER_FEATURES = (*LEXICAL_FEATURES, "log_probability", "log_probability_margin")
 
 _LEAST_MARGIN = 1e-3
+_RIVALRY = 0.05
 LEAST_LOG_PROBABILITY = -25.0
 """Lower ones count as this: beyond it nothing more is learnt."""
 
@@ -26,12 +42,14 @@ LEAST_LOG_PROBABILITY = -25.0
 class Judged:
     """The candidates of one phrase, the language model's log-probability of each (None when it was not asked), and the known share.
 
-    `known_share` is the weight of the phrase's words that the release knows, as a share of the weight of all its words.
+    `known_share` is the weight of the phrase's words that the release knows, as a share of the weight of all its words; `words` are
+    those words as the release writes them.
     """
 
     candidates: Sequence[Candidate]
     log_probabilities: Sequence[float] | None
     known_share: float
+    words: tuple[str, ...] = ()
 
 
 def rank(judged: Judged, weight: float) -> list[int]:
@@ -58,8 +76,11 @@ def _is_first(judged: Judged, truth: str, weight: float) -> bool:
     return bool(judged.candidates) and judged.candidates[rank(judged, weight)[0]].code == truth
 
 
-def describe(judged: Judged, chosen: int) -> list[float]:
-    """TOGETHER_FEATURES of a phrase whose answer is the candidate at position `chosen`; without a model the first five of them."""
+def describe(judged: Judged, chosen: int, title: str) -> list[float]:
+    """TOGETHER_FEATURES of a phrase whose answer is the candidate at position `chosen`; without a model, LEXICAL_FEATURES.
+
+    `title` is that of the answer.
+    """
     similarities = [candidate.similarity for candidate in judged.candidates]
     margin = similarities[chosen] - _best_other(similarities, chosen, 0.0)
     features = [
@@ -68,11 +89,21 @@ def describe(judged: Judged, chosen: int) -> list[float]:
         float(margin < 0.0),
         float(similarities[chosen] > 1.0 - 1e-6),
         judged.known_share,
+        *_compare_words(judged.words, judged.candidates[chosen].matched),
+        math.log(sum(value >= similarities[chosen] - _RIVALRY for value in similarities)),
+        float(is_left_unsaid(title, judged.words)),
     ]
     if judged.log_probabilities is not None:
         values = [max(value, LEAST_LOG_PROBABILITY) for value in judged.log_probabilities]
         features += [values[chosen], values[chosen] - _best_other(values, chosen, LEAST_LOG_PROBABILITY)]
     return features
+
+
+def _compare_words(words: Sequence[str], matched: str) -> tuple[float, float, float]:
+    """log(1 + number of words) of a text, the share of them that its nearest title lacks, and the share of that one's it lacks."""
+    said = set(words) - NARRATIVE_WORDS
+    named = {token.folded for token in split_tokens(matched)} - NARRATIVE_WORDS
+    return math.log1p(len(said)), len(said - named) / max(1, len(said)), len(named - said) / max(1, len(named))
 
 
 def _best_other(values: Sequence[float], chosen: int, default: float) -> float:

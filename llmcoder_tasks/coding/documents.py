@@ -79,9 +79,12 @@ def list_bare_names(title: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((bare, _UNNAMED_PART.sub("", _LEFT_UNSAID.sub("", _FIRST_ENCOUNTER.sub("", title))).strip())))
 
 
-def leaves_unsaid(title: str, name: str) -> bool:
-    """Whether a name is its title without side, part or encounter: another code may have been meant."""
-    return name != title and name in list_bare_names(title)[1:]
+def is_left_unsaid(title: str, words: Sequence[str]) -> bool:
+    """Whether a text of these words leaves open what the title settles: an encounter, or which side or part it is."""
+    if _FIRST_ENCOUNTER.search(title) and "encounter" not in words:
+        return True
+    bare = _LEFT_UNSAID.sub("", title)
+    return bare.count(" unspecified ") > words.count("unspecified")
 
 
 def _term_documents(code_set: CodeSet) -> Iterator[Document]:

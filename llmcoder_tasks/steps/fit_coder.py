@@ -7,9 +7,22 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from llmcoder_tasks.coding.coder import Coder, CodeScorer
-from llmcoder_tasks.coding.coder_fit import CODER_NAME, FIT_VERSION, CoderFit, ValidationItem, fit_weight_and_calibrations, scramble
+from llmcoder_tasks.coding.coder_fit import (
+    CODER_NAME,
+    FIT_VERSION,
+    PHRASE_KINDS,
+    CoderFit,
+    ValidationItem,
+    fit_weight_and_calibrations,
+    leave_out,
+    scramble,
+    shorten,
+)
+from llmcoder_tasks.coding.combination import Judged
+from llmcoder_tasks.coding.phrases import ConditionFinder
 from llmcoder_tasks.database import Database
 from llmcoder_tasks.dataset.store import fetch_dataset, read_examples, read_manifest
 from llmcoder_tasks.errors import ArtifactMissing, DatasetError
@@ -21,11 +34,13 @@ from llmcoder_tasks.storage import Storage
 
 logger = logging.getLogger(__name__)
 
-FITTED_SCENARIOS = ("reordered", "abbreviations", "typos", "sentences")
-"""Each text names one condition. `base` is not among them: a title word for word needs no weighing."""
+VARIED_SCENARIOS = ("reordered", "abbreviations", "typos", "sentences")
+"""Each text names one condition."""
 
-ITEMS_OF_A_SCENARIO = 500
-STRANGE_EVERY = 10
+ITEMS_OF_A_SCENARIO = 1000
+ODD_EVERY = 10
+"""For every so many varied texts there is one strange text, one too short, and one that leaves side or encounter out."""
+
 _BATCH = 100
 
 
@@ -58,8 +73,9 @@ def fit_coder(
         examples = _read_validation(folder, items_of_a_scenario)
         release_key = read_manifest(storage, dataset.uri).release_key
         scorer = (open_model or _load_model)(fetch_model(storage, model.uri, cache_folder))
-        items = _judge(examples, Coder(read_code_set(database, release_key), model=scorer))
-        weight, lexical, together = fit_weight_and_calibrations(items)
+        coder = Coder(read_code_set(database, release_key), model=scorer)
+        items = _judge(_list_texts(examples, coder), coder)
+        weight, lexical, together = fit_weight_and_calibrations(items, coder.code_set.titles)
         fit = CoderFit(fingerprint, model.model_id, dataset.dataset_id, release_key, weight, lexical, together)
         storage.write_bytes(key, fit.render())
         detail["weight"] = fit.weight
@@ -78,36 +94,79 @@ def _load_model(folder: Path) -> CodeScorer:
     return LocalModel.load(folder)
 
 
-def _judge(examples: Sequence[Example], coder: Coder) -> list[ValidationItem]:
-    """Every example, and one strange text for every STRANGE_EVERY of them, judged by words and together with the model."""
-    named = [(example.text, example.codes[0]) for example in examples]
-    asked = named + [(scramble(text), "") for text, _ in named[::STRANGE_EVERY]]
+class _Text(NamedTuple):
+    """A text to judge, with the fields of its ValidationItem."""
+
+    kind: str
+    source: str
+    truths: frozenset[str]
+    text: str
+
+
+def _list_texts(examples: Sequence[Example], coder: Coder) -> list[_Text]:
+    """What is learnt from: every example, the parts of those with several conditions, and odd texts of our own making."""
+    varied = [example for example in examples if example.scenario in VARIED_SCENARIOS]
+    texts = [_Text(example.scenario, example.codes[0], frozenset(example.codes), example.text) for example in varied]
+    for code in dict.fromkeys(example.codes[0] for example in varied):
+        texts.append(_Text("base", code, frozenset((code,)), coder.code_set.titles[code]))
+    for example in varied[::ODD_EVERY]:
+        code = example.codes[0]
+        title = coder.code_set.titles[code]
+        texts.append(_Text("strange", code, frozenset(), scramble(example.text)))
+        texts.append(_Text("too short", code, frozenset(), shorten(title)))
+        if (rest := leave_out(title)) != title:
+            texts.append(_Text("left out", code, frozenset((code,)), rest))
+    return texts + _cut([example for example in examples if example.scenario == "multiple"], coder)
+
+
+def _cut(examples: Sequence[Example], coder: Coder) -> list[_Text]:
+    """The conditions that the coder finds in texts of several: what it cuts wrongly is learnt from too."""
+    found = ConditionFinder(coder.index).find([example.text for example in examples], [()] * len(examples))
+    return [
+        _Text("multiple", example.codes[0], frozenset(example.codes), example.text[span.start : span.end])
+        for example, spans in zip(examples, found, strict=True)
+        for span in spans
+    ]
+
+
+def _judge(texts: Sequence[_Text], coder: Coder) -> list[ValidationItem]:
+    """Every text, judged by words and together with the model."""
     items: list[ValidationItem] = []
-    starts = range(0, len(asked), _BATCH)
+    starts = range(0, len(texts), _BATCH)
     for start in track(starts, "weighing validation items", total=len(starts), unit="batches"):
-        texts, truths = zip(*asked[start : start + _BATCH], strict=True)
-        judged = zip(truths, coder.judge(texts, None), coder.judge(texts, coder.model), strict=True)
-        items += [ValidationItem(*item) for item in judged]
+        batch = texts[start : start + _BATCH]
+        wanted = [item.text for item in batch]
+        for item, lexical, together in zip(batch, coder.judge(wanted, None), coder.judge(wanted, coder.model), strict=True):
+            if item.truths or not _is_a_name(lexical):
+                items.append(ValidationItem(item.kind, item.source, item.truths, lexical, together))
     return items
 
 
+def _is_a_name(judged: Judged) -> bool:
+    """Whether a text that should name nothing is a name after all: `Toxic megacolon` out of a longer title."""
+    return bool(judged.candidates) and judged.candidates[0].similarity > 1.0 - 1e-6
+
+
 def _read_validation(folder: Path, limit: int) -> list[Example]:
-    """Items of every scenario in turn, so that halves hold as many of each."""
-    tables = [read_examples(folder, scenario, split="validation", limit=limit) for scenario in FITTED_SCENARIOS]
+    """Up to `limit` items of each varied scenario in turn, and a quarter as many lines of several conditions, of 2 to 5 parts."""
+    tables = [read_examples(folder, scenario, split="validation", limit=limit) for scenario in VARIED_SCENARIOS]
     examples = [example for rows in zip(*tables, strict=False) for example in rows]
     if not examples:
         raise DatasetError(f"{folder.name} has no validation items: build the dataset with a larger held_out_share")
-    return examples
+    return examples + read_examples(folder, "multiple", split="validation", limit=limit // 4)
 
 
 def _report(fit: CoderFit) -> None:
     threshold = fit.together.threshold
+    phrases = fit.together.sum_kinds(PHRASE_KINDS)
     logger.info(
-        "%s: weight %.0f; accepts %.0f %% of %d items without a person, %d wrong among %d, at most %.2f %% wrong (95 %% certainty)",
+        "%s: weight %.0f, expected calibration error %.3f; accepts %.0f %% of %d phrases without a person; "
+        "of all it accepts %d of %d are wrong, at most %.2f %% (95 %% certainty)",
         fit.model_id,
         fit.weight,
-        100 * threshold.coverage,
-        threshold.n,
+        fit.together.expected_error,
+        100 * phrases.accepted / max(1, phrases.n),
+        phrases.n,
         threshold.errors,
         threshold.accepted,
         100 * threshold.error_bound,
