@@ -22,13 +22,17 @@ Items = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What happens to one request: a status other than 200, a pause, other items, or another text than JSON of the asked form."""
+    """What happens to one request: a status other than 200, a pause, other items, another text than JSON of the asked form,
+    another body than a completion, or one without some of its fields.
+    """
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     pause_seconds: float = 0.0
     change: Callable[[Items], Items] = lambda items: items
     text: str | None = None
+    body: bytes | None = None
+    leave_out: tuple[str, ...] = ()
 
 
 @dataclass
@@ -97,12 +101,13 @@ class _Handler(BaseHTTPRequestHandler):
                 text = behaviour.text
                 if text is None:
                     text = json.dumps({"items": behaviour.change(write_items(request))})
-                self._send(200, _complete(request, text), {})
+                completion = {name: value for name, value in _complete(request, text).items() if name not in behaviour.leave_out}
+                self._send(200, completion, behaviour.headers, behaviour.body)
         finally:
             self.model.end()
 
-    def _send(self, status: int, body: dict[str, Any], headers: Mapping[str, str]) -> None:
-        data = json.dumps(body).encode()
+    def _send(self, status: int, answer: dict[str, Any], headers: Mapping[str, str], body: bytes | None = None) -> None:
+        data = json.dumps(answer).encode() if body is None else body
         try:
             self.send_response(status)
             for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}.items():

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llmcoder_tasks.dataset.llm_estimate import estimate_tokens
 from llmcoder_tasks.errors import LanguageModelError, LanguageModelUnreachable
 from llmcoder_tasks.settings import LanguageModel
 
@@ -28,7 +29,7 @@ _CURES = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The text of an answer, "" when the model gave none, and the tokens that the server counts."""
+    """The text of an answer ("": the model gave none) and the tokens that the server counts, or an estimate where it does not."""
 
     text: str
     input_tokens: int
@@ -68,16 +69,28 @@ class LanguageModelClient:
                 f"no answer from {self._model.url} ({type(error).__name__}): check LLMCODER_LLM_URL, or try again later; "
                 "what was answered is kept"
             ) from None
-        choices, usage = completion.choices, completion.usage
+        except ValueError:
+            raise self._stranger() from None
+        try:
+            text, usage = completion.choices[0].message.content or "", completion.usage
+        except (AttributeError, IndexError, TypeError):
+            raise self._stranger() from None
+        asked = len(instructions) + len(question)
         return Answer(
-            text=(choices[0].message.content or "") if choices else "",
-            input_tokens=usage.prompt_tokens if usage else 0,
-            output_tokens=usage.completion_tokens if usage else 0,
+            text=text,
+            input_tokens=getattr(usage, "prompt_tokens", None) or estimate_tokens(asked),
+            output_tokens=getattr(usage, "completion_tokens", None) or estimate_tokens(len(text)),
         )
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _stranger(self) -> LanguageModelError:
+        return LanguageModelError(
+            f"what {self._model.url} answers is no chat completion: check LLMCODER_LLM_URL (it mostly ends in /v1); "
+            "what was answered before is kept"
+        )
 
     def _refusal(self, status: int, message: str) -> LanguageModelError:
         said = message.replace(self._model.key, "***") if self._model.key else message

@@ -44,9 +44,14 @@ def estimate_scenario(
     titles = [title for batch in batches for title in batch.values()]
     asked = sum(len(render_question(batch, count)) + len(prompt.text) for batch in batches)
     said = sum(len(title) * _LENGTHENING.get(prompt.scenario, 1.0) * count + _ITEM_CHARACTERS for title in titles)
-    input_tokens = math.ceil(asked / _CHARACTERS_A_TOKEN) + _FRAME_TOKENS * len(batches)
-    output_tokens = math.ceil(said / _CHARACTERS_A_TOKEN)
+    input_tokens = estimate_tokens(asked) + _FRAME_TOKENS * len(batches)
+    output_tokens = estimate_tokens(said)
     return Estimate(len(titles), kept, len(batches), input_tokens, output_tokens, cost_of(model, input_tokens, output_tokens))
+
+
+def estimate_tokens(characters: float) -> int:
+    """About how many tokens a text of some length is."""
+    return math.ceil(characters / _CHARACTERS_A_TOKEN)
 
 
 def add_up(estimates: Sequence[Estimate]) -> Estimate:

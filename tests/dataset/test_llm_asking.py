@@ -170,6 +170,31 @@ def test_a_refused_request_is_named_with_its_cure_and_without_the_key(
     assert KEY not in repr(LanguageModel(server.url, "fake", KEY))
 
 
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        Behaviour(body=b'{"id": "chatcmpl-1", "choi'),
+        Behaviour(body=b"<html>Welcome</html>", headers={"Content-Type": "text/html"}),
+        Behaviour(body=b"[]"),
+        Behaviour(leave_out=("choices",)),
+    ],
+)
+def test_a_server_that_answers_something_else_than_a_completion_is_named(
+    behaviour: Behaviour, server: FakeLanguageModel, tmp_path: Path
+) -> None:
+    server.always = behaviour
+    with pytest.raises(LanguageModelError, match="answers is no chat completion: check LLMCODER_LLM_URL") as caught:
+        _ask(server, tmp_path)
+    assert not caught.value.retryable
+
+
+def test_tokens_that_the_server_does_not_count_are_estimated(server: FakeLanguageModel, tmp_path: Path) -> None:
+    server.always = Behaviour(leave_out=("usage",))
+    _, bill = _ask(server, tmp_path, batch_size=9)
+    assert bill.input_tokens > len(load_prompt("typos").text) / 3.5
+    assert bill.output_tokens > 100
+
+
 def test_a_server_that_is_not_there_is_worth_a_retry(server: FakeLanguageModel, tmp_path: Path) -> None:
     server.url = "http://127.0.0.1:9/v1"
     with pytest.raises(LanguageModelUnreachable, match="no answer from http://127.0.0.1:9/v1.*check LLMCODER_LLM_URL"):
