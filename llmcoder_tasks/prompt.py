@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from llmcoder_tasks.errors import ModelError
 from llmcoder_tasks.records import parse_code, render_code
 
 PromptForm = Literal["compact", "chat"]
 PROMPT_FORMS: tuple[PromptForm, ...] = ("compact", "chat")
+
+ConditionsPerAnswer = Literal["one", "several"]
+"""Whether a model answers one condition at a time, so that a line of several is cut before it is asked, or lists all codes itself."""
 
 ANSWER_MARK = "<|answer|>"
 SEPARATOR = {"compact": "<|;|>", "chat": ","}
@@ -70,6 +73,14 @@ def parse_answer(answer: str, form: PromptForm) -> tuple[str, ...]:
     parts = answer.partition(END)[0].split(SEPARATOR[form])
     codes = map(_parse_compact_code if form == "compact" else parse_code, parts)
     return tuple(dict.fromkeys(code for code in codes if code))
+
+
+def verify_conditions_per_answer(value: str) -> ConditionsPerAnswer:
+    """Return `value` when it is `one` or `several`. Raises ModelError."""
+    for known in get_args(ConditionsPerAnswer):
+        if value == known:
+            return cast(ConditionsPerAnswer, known)
+    raise ModelError(f"conditions_per_answer is {value!r}: expected one or several")
 
 
 def _parse_compact_code(part: str) -> str:

@@ -30,6 +30,7 @@ def start_from_nothing(recipe: Recipe, examples: Sequence[Example], codes: Seque
         text_vocabulary=recipe.architecture.text_vocabulary,
         context_tokens=recipe.context_tokens,
         answer_tokens=recipe.answer_tokens,
+        conditions_per_answer=recipe.conditions_per_answer,
     )
     tokenizer.save(start)
     logger.info("trained a vocabulary of %d tokens on %d texts", tokenizer.size, len(examples))
@@ -44,7 +45,10 @@ def start_from_pretrained(recipe: Recipe, start: Path) -> AnswerTokenizer:
             (start / path.name).unlink(missing_ok=True)
             (start / path.name).symlink_to(path.resolve())
     end_token = _read_end_token(start, recipe.base_weights or "")
-    PromptSettings(recipe.prompt_form, recipe.context_tokens, recipe.answer_tokens, end_token).write(start)
+    settings = PromptSettings(
+        recipe.prompt_form, recipe.context_tokens, recipe.answer_tokens, end_token, recipe.conditions_per_answer
+    )
+    settings.write(start)
     return AnswerTokenizer.load(start)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from llmcoder_tasks.errors import RecipeError
-from llmcoder_tasks.prompt import PromptForm
+from llmcoder_tasks.prompt import ConditionsPerAnswer, PromptForm
 from llmcoder_tasks.records import SCENARIOS
 from llmcoder_tasks.settings import RECIPES_FOLDER
 
@@ -52,6 +52,7 @@ class Stage:
     weight_decay: float = 0.0
     adam_beta2: float = 0.999
     max_gradient_norm: float = 1.0
+    average_every_steps: int | None = None  # processes train apart and average their weights so often; None: gradients, each step
     log_every_steps: int = 50
     checkpoint_every_steps: int = 500
 
@@ -64,6 +65,7 @@ class Recipe:
     prompt_form: PromptForm
     context_tokens: int  # prompt and answer together, when coding
     answer_tokens: int  # of them, kept for the answer
+    conditions_per_answer: ConditionsPerAnswer = "several"
     seed: int
     processes: int  # torchrun processes: GPUs or cores
     precision: Literal["fp32", "bf16"]
@@ -115,6 +117,10 @@ def _verify(recipe: Recipe, place: str) -> None:
         raise RecipeError(f"{place}: DeepSpeed makes the optimizer itself: embedding_factor must be 1")
     for name, stage in recipe.stages.items():
         _verify_stage(stage, f"{place}: stages.{name}", recipe.context_tokens)
+        if recipe.conditions_per_answer == "one" and (stage.mix.get("multiple", 0) or stage.mix.get("notes", 0)):
+            raise RecipeError(f"{place}: stages.{name}.mix: with conditions_per_answer one, multiple and notes must be 0")
+        if recipe.deepspeed_zero_stage and stage.average_every_steps:
+            raise RecipeError(f"{place}: stages.{name}: DeepSpeed shares gradients itself: leave average_every_steps out")
 
 
 def _verify_stage(stage: Stage, place: str, context_tokens: int) -> None:
@@ -123,7 +129,7 @@ def _verify_stage(stage: Stage, place: str, context_tokens: int) -> None:
     amounts = {"epochs": stage.epochs, "examples": stage.examples, "learning_rate": stage.learning_rate}
     amounts |= {"embedding_factor": stage.embedding_factor}
     amounts |= {"tokens_per_step": stage.tokens_per_step, "log_every_steps": stage.log_every_steps}
-    amounts |= {"checkpoint_every_steps": stage.checkpoint_every_steps}
+    amounts |= {"checkpoint_every_steps": stage.checkpoint_every_steps, "average_every_steps": stage.average_every_steps}
     for key, amount in amounts.items():
         if amount is not None and amount <= 0:
             raise RecipeError(f"{place}.{key} is {amount}: expected more than 0")

@@ -19,12 +19,14 @@ from llmcoder_tasks.prompt import (
     CODE_CHARACTERS,
     END,
     SEPARATOR,
+    ConditionsPerAnswer,
     PromptForm,
     category_piece,
     character_piece,
     parse_answer,
     render_code_pieces,
     render_prompt,
+    verify_conditions_per_answer,
     verify_form,
 )
 
@@ -43,6 +45,7 @@ class PromptSettings:
     context_tokens: int
     answer_tokens: int
     end_token: str
+    conditions_per_answer: ConditionsPerAnswer = "several"
 
     @classmethod
     def read(cls, folder: Path) -> PromptSettings:
@@ -50,7 +53,8 @@ class PromptSettings:
         try:
             facts = json.loads((folder / PROMPT_NAME).read_text(encoding="utf-8"))
             context, answer = int(facts["context_tokens"]), int(facts["answer_tokens"])
-            return cls(verify_form(facts["form"]), context, answer, str(facts["end_token"]))
+            conditions = verify_conditions_per_answer(facts.get("conditions_per_answer", "several"))
+            return cls(verify_form(facts["form"]), context, answer, str(facts["end_token"]), conditions)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{folder / PROMPT_NAME} cannot be read ({type(error).__name__}): train the model again") from None
 
@@ -90,7 +94,14 @@ class AnswerTokenizer:
 
     @classmethod
     def train(
-        cls, texts: Iterable[str], codes: Iterable[str], *, text_vocabulary: int, context_tokens: int, answer_tokens: int
+        cls,
+        texts: Iterable[str],
+        codes: Iterable[str],
+        *,
+        text_vocabulary: int,
+        context_tokens: int,
+        answer_tokens: int,
+        conditions_per_answer: ConditionsPerAnswer = "several",
     ) -> AnswerTokenizer:
         """A compact vocabulary from texts and from the categories of codes. The same input gives the same bytes."""
         tokenizer = Tokenizer(models.BPE())
@@ -106,7 +117,7 @@ class AnswerTokenizer:
         answer = [ANSWER_MARK, SEPARATOR["compact"], END]
         answer += [*map(character_piece, CODE_CHARACTERS), *map(category_piece, categories)]
         tokenizer.add_special_tokens([AddedToken(piece, normalized=False, special=True) for piece in answer])
-        return cls(tokenizer, PromptSettings("compact", context_tokens, answer_tokens, END))
+        return cls(tokenizer, PromptSettings("compact", context_tokens, answer_tokens, END, conditions_per_answer))
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and `prompt.json`."""

@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from llmcoder_tasks.errors import TrainingError
@@ -96,11 +99,12 @@ class PlannedBatches:
 class StageTrainer(Trainer):  # type: ignore[misc]  # transformers has no types here
     """A Trainer that is fed by a plan."""
 
-    def __init__(
-        self, model: AnswerLlama, arguments: TrainingArguments, batches: PlannedBatches, *, embedding_factor: float = 1.0
-    ) -> None:
+    def __init__(self, model: AnswerLlama, arguments: TrainingArguments, batches: PlannedBatches, stage: Stage) -> None:
         super().__init__(model=model, args=arguments)
-        self._embedding_factor = embedding_factor
+        self._embedding_factor = stage.embedding_factor
+        self._train_apart = stage.average_every_steps is not None
+        if stage.average_every_steps is not None:
+            self.add_callback(WeightAveraging(stage.average_every_steps))
         self.remove_callback(PrinterCallback)  # the curve and the progress lines say it already
         self._batches = batches
 
@@ -118,8 +122,42 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers has no types 
         self.optimizer: torch.optim.Optimizer = kind([{"params": others}, faster], weight_decay=self.args.weight_decay, **options)
         return self.optimizer
 
+    def training_step(self, model: Any, *arguments: Any, **settings: Any) -> torch.Tensor:
+        apart = self._train_apart and isinstance(model, DistributedDataParallel)
+        with model.no_sync() if apart else nullcontext():
+            return super().training_step(model, *arguments, **settings)
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0  # the Trainer's estimate is of the full computation, and costs time at every step
+
+
+class WeightAveraging(TrainerCallback):  # type: ignore[misc]
+    """Local SGD (Stich, ICLR 2019): every process takes steps of its own, and every so often their weights are averaged.
+
+    At a checkpoint and at the end the optimizer's moments are averaged too, so that what the first process writes is the state of all,
+    and a run that goes on from there takes the same steps.
+    """
+
+    def __init__(self, every_steps: int) -> None:
+        self._every_steps = every_steps
+
+    def on_step_end(self, arguments: Any, state: Any, __: Any, model: Any = None, optimizer: Any = None, **___: Any) -> None:
+        if not dist.is_initialized() or dist.get_world_size() == 1:
+            return
+        is_kept = state.global_step % arguments.save_steps == 0 or state.global_step >= state.max_steps
+        if is_kept or state.global_step % self._every_steps == 0:
+            _average([weights.data for weights in model.parameters()])
+        if is_kept:
+            _average([moment for kept in optimizer.state.values() for moment in (kept["exp_avg"], kept["exp_avg_sq"])])
+
+
+def _average(tensors: Sequence[torch.Tensor]) -> None:
+    """Put the mean over all processes into tensors that each of them holds."""
+    together = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(together)
+    together /= dist.get_world_size()
+    for tensor, mean in zip(tensors, together.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]

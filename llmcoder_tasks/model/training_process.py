@@ -40,7 +40,7 @@ def main(folder: RunFolder) -> None:
     tokenizer = AnswerTokenizer.load(folder.start)
     model = _load(folder, job, tokenizer)
     batches = PlannedBatches(plan, start=start, process=process, processes=processes)
-    trainer = StageTrainer(model, arguments, batches, embedding_factor=job.stage_settings.embedding_factor)
+    trainer = StageTrainer(model, arguments, batches, job.stage_settings)
     trainer.add_callback(ProgressCallback(plan, folder.log, start=start, is_first=process == 0))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     _write_model(trainer, folder, job, tokenizer, is_first=process == 0)

@@ -14,12 +14,15 @@ ROOT = 0
 
 
 class CodeTrie:
-    """A prefix tree over the token ids of codes. After a whole code come the end, or the separator, which leads to the root."""
+    """A prefix tree over the token ids of codes.
 
-    def __init__(self, children: list[dict[int, int]], ends: frozenset[int], *, separator_id: int, end_id: int) -> None:
+    After a whole code comes the end, or, where an answer may hold several codes, the separator, which leads to the root.
+    """
+
+    def __init__(self, children: list[dict[int, int]], ends: frozenset[int], *, after_code: tuple[int, ...]) -> None:
         self._children = children
         self._ends = ends
-        self._after_code = (separator_id, end_id)
+        self._after_code = after_code
 
     @classmethod
     def build(cls, codes: Iterable[str], tokenizer: AnswerTokenizer) -> CodeTrie:
@@ -36,7 +39,9 @@ class CodeTrie:
             ends.add(node)
         if not ends:
             raise ModelError("a tree of codes needs at least one code: is the release loaded?")
-        return cls(children, frozenset(ends), separator_id=tokenizer.separator_id, end_id=tokenizer.end_id)
+        several = tokenizer.settings.conditions_per_answer == "several"
+        after_code = (tokenizer.separator_id, tokenizer.end_id) if several else (tokenizer.end_id,)
+        return cls(children, frozenset(ends), after_code=after_code)
 
     def allowed(self, node: int) -> list[int]:
         """Token ids that may follow."""

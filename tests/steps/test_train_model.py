@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,7 +86,7 @@ def test_two_stages_are_trained_published_and_recorded_and_a_second_call_returns
     caplog.set_level(logging.INFO)
     work = tmp_path / "work"
     one = _train(dataset, storage, database, work)
-    two = _train(dataset, storage, database, work, "stage_two", base=one, processes=2)
+    two = _train(dataset, storage, database, work, "stage_two", base=one, processes=2, recipe=_recipe(average_every_steps=4))
     assert one.model_id.startswith("FY2026-tiny-stage_one-")
     assert f"stage two inherits from {one.model_id}" in caplog.text
     assert "tokens/s" in caplog.text
@@ -121,7 +122,7 @@ def test_two_stages_are_trained_published_and_recorded_and_a_second_call_returns
     assert not list(work.glob("FY*")), "work folders of finished runs stay behind"
 
 
-def test_a_killed_run_goes_on_from_its_checkpoint(
+def test_a_killed_run_of_two_processes_goes_on_from_its_checkpoint_to_the_weights_of_an_undisturbed_one(
     dataset: DatasetRef, storage: Storage, database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -132,8 +133,8 @@ def test_a_killed_run_goes_on_from_its_checkpoint(
         "from llmcoder_tasks.model.recipe import read_recipe; from llmcoder_tasks.records import DatasetRef;"
         "from llmcoder_tasks.steps.train_model import train_model; from llmcoder_tasks.storage import open_storage;"
         "recipe = read_recipe('tiny');"
-        "recipe = replace(recipe, stages={n: replace(s, examples=30000) for n, s in recipe.stages.items()});"
-        "train_model(DatasetRef(sys.argv[1], sys.argv[2]), recipe=recipe, stage='stage_one', base=None, processes=None,"
+        "recipe = replace(recipe, stages={n: replace(s, examples=30000, average_every_steps=8) for n, s in recipe.stages.items()});"
+        "train_model(DatasetRef(sys.argv[1], sys.argv[2]), recipe=recipe, stage='stage_one', base=None, processes=2,"
         "storage=open_storage(sys.argv[3]), database=Database(sys.argv[4]), work_folder=Path(sys.argv[5]))"
     )
     url = database.engine.url.render_as_string(hide_password=False)
@@ -150,13 +151,22 @@ def test_a_killed_run_goes_on_from_its_checkpoint(
     assert not storage.list_keys("training"), "a killed run published something"
 
     recipe = read_recipe("tiny")
-    recipe = replace(recipe, stages={name: replace(stage, examples=30000) for name, stage in recipe.stages.items()})
-    ref = _train(dataset, storage, database, work, recipe=recipe)
+    stages = {name: replace(stage, examples=30000, average_every_steps=8) for name, stage in recipe.stages.items()}
+    recipe = replace(recipe, stages=stages)
+    ref = _train(dataset, storage, database, work, recipe=recipe, processes=2)
     assert "taking up an earlier attempt" in caplog.text
     assert "going on from step" in caplog.text
     steps = [line["step"] for line in database.fetch_all("list_training_metrics", model_id=ref.model_id)]
     assert steps == list(range(10, steps[-1] + 1, 10))
-    fetch_model(storage, ref.uri, tmp_path / "cache")
+    undisturbed = open_storage((tmp_path / "undisturbed").as_uri())
+    shutil.copytree(tmp_path / "artifacts" / "datasets", tmp_path / "undisturbed" / "datasets")
+    again = replace(dataset, uri=undisturbed.uri_of("datasets/FY2026-d1"))
+    whole = _train(again, undisturbed, database, tmp_path / "work2", recipe=recipe, processes=2)
+    weights = [
+        (fetch_model(store, of.uri, tmp_path / name) / "model.safetensors").read_bytes()
+        for store, of, name in ((storage, ref, "cache"), (undisturbed, whole, "cache2"))
+    ]
+    assert weights[0] == weights[1]
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_nothing_is_published(
