@@ -105,7 +105,7 @@ def _tell(draft: _Draft, codes: Sequence[str], variations: Variations, person: P
 
 def _sentence(draft: _Draft, code: str, variations: Variations, person: Person, chance: Chance) -> str:
     draft.assert_code(code)
-    text = variations.narrator.tell_of(code, variations.sources[code].parts, person, chance, may_speak=False)
+    text = variations.narrator.tell_of(code, variations.sources[code].parts, person, chance)
     return text if text.endswith(".") else f"{text}."
 
 

@@ -45,7 +45,60 @@ _HEALING = {
     "nonunion": ("with nonunion", "which has a nonunion", "which has not united (nonunion)"),
     "malunion": ("with malunion", "which has a malunion", "which healed in a bad position (malunion)"),
 }
-_UNSPECIFIED = ("not specified", "not further specified", "type not specified", "unspecified type")
+_UNSPECIFIED = (
+    ", not specified", ", not further specified", ", type not specified", ", unspecified type", " of unspecified type",
+    " that is not further specified", ", which was not specified", " without further specification", " (unspecified)",
+    ", not otherwise specified", ", the exact type not being specified",
+)  # fmt: skip
+_SIDE_AT_END = re.compile(r"\b(?P<of>of|in|to|at) (?P<side>right|left) (?P<part>\w+)(?=$|,)")
+_NO_SIDE = re.compile(r"\b(?P<of>of|in|to|at) unspecified (?P<part>\w+)(?=$|,)")
+_NO_SIDE_FORMS = (
+    "{of} the {part}, side not specified", "{of} an unspecified {part}", "{of} the {part} (unspecified side)",
+    "{of} the {part}, unspecified side", "{of} the {part} on an unspecified side",
+)  # fmt: skip
+_PART_OF = re.compile(r" of (?=(?:shaft|neck|head|base|body|lower end|upper end|surface|wall|lobe|lens|skin) )")
+_OF_KIND = ("mild", "moderate", "severe")
+_THAT_IS = (
+    "intractable",
+    "not intractable",
+    "uncomplicated",
+    "recurrent",
+    "bilateral",
+    "primary",
+    "secondary",
+    "accidental (unintentional)",
+    "undetermined",
+)
+_LINKS = re.compile(r" (?P<link>with|without|due to|following|resulting from|associated with) (?!or )")
+_SAID_LINKS = {
+    "with": ("along with", "together with", "accompanied by"),
+    "without": ("with no", "but without", "without any"),
+    "due to": ("because of", "as a result of", "that is due to"),
+    "following": ("after", "that followed"),
+    "resulting from": ("caused by", "as a result of"),
+    "associated with": ("that is associated with", "in association with"),
+}
+_INJURIES = "S"
+_NOT_CLOSED = "VWXYZ"  # what happened and why somebody came are not treated or confirmed
+_OF_PERSON = ("{Who} ", "A {age}", "The {age}", "This {age}")
+_GROWN_UP = re.compile(r"\{(?:age|man|job)\}|^(?:I|My) ")
+_BEFORE_VOWEL = re.compile(r"\b([Aa]) (?=(?:8\d?|18)-year|accountant\b|architect\b|electrician\b|engineer\b|office\b)")
+_BABY = ("the newborn", "the baby", "this newborn", "the infant")
+_PLAIN_SUBJECTS = (
+    "the patient",
+    "the patient",
+    "this patient",
+    "our patient",
+    "my patient",
+    "the {age}-year-old patient",
+    "the {age}-year-old {man}",
+    "a {age}-year-old {man}",
+    "a {job}",
+    "{name}, a {job},",
+    "{name}, age {age},",
+    "{name}, a {age}-year-old {man},",
+    "{name} ({age})",
+)
 _EXTERNAL_CAUSES = "VWXY"
 
 
@@ -73,7 +126,10 @@ class Narrator:
         """Prepare for the words of a release."""
         longest_first = sorted(lexicon.synonyms, key=len, reverse=True)
         pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b", re.IGNORECASE)
-        return cls(lexicon.names, lexicon.synonyms, pattern, vocabulary)
+        names = {
+            kind: tuple(name for name in names if name.lower() not in vocabulary.words) for kind, names in lexicon.names.items()
+        }
+        return cls(names, lexicon.synonyms, pattern, vocabulary)
 
     def cast(self, code: str, title: str, chance: Chance) -> Person:
         """A made-up person who can have this condition: the right sex, and the right age for a newborn."""
@@ -90,15 +146,22 @@ class Narrator:
         return Person(name, male, age, their)
 
     def tell(self, code: str, title: Title, chance: Chance) -> str:
-        """One sentence, or a line of shorthand, about somebody who fits the condition."""
-        text = self.tell_of(code, title, self.cast(code, title.condition, chance), chance)
+        """A sentence or two, or a line of shorthand, about somebody who fits the condition."""
+        person = self.cast(code, title.condition, chance)
+        frame = _dress(_choose_frame(code, title, chance), code, chance)
+        while not person.age and _GROWN_UP.search(frame):
+            frame = _dress(_choose_frame(code, title, chance), code, chance)
+        text = self._say(frame, title, person, chance)
         return text.lower() if chance.happens(0.12) else text
 
-    def tell_of(self, code: str, title: Title, person: Person, chance: Chance, *, may_speak: bool = True) -> str:
-        """The same about a given person, who `may_speak` in the first person."""
+    def tell_of(self, code: str, title: Title, person: Person, chance: Chance) -> str:
+        """One sentence about a given person, in the third person and without anything beside it."""
         frame = _choose_frame(code, title, chance)
-        while not may_speak and _speaks(frame):
+        while _speaks(frame):
             frame = _choose_frame(code, title, chance)
+        return self._say(frame, title, person, chance)
+
+    def _say(self, frame: str, title: Title, person: Person, chance: Chance) -> str:
         speaker = replace(person, their="my") if _speaks(frame) else person
         return _fill(frame, self.say_condition(title, speaker, chance), person, chance)
 
@@ -111,9 +174,7 @@ class Narrator:
             words = _say_fracture(words, title.encounter, chance)
         if chance.happens(0.5):
             words = self.reword(words, chance)
-        if chance.happens(0.5):
-            words = _BODY.sub(lambda match: f"{match['of']} {chance.pick((person.their, 'the'))} {match['side']} ", words)
-        return words
+        return _say_place(_say_link(words, chance), person, chance)
 
     def reword(self, words: str, chance: Chance) -> str:
         """Plainer words of the same meaning for at most one term."""
@@ -124,9 +185,14 @@ class Narrator:
         return words[: match.start()] + chance.pick(self.synonyms[match[0].lower()]) + words[match.end() :]
 
     def _say_qualifier(self, words: str, qualifier: str, chance: Chance) -> str:
-        if qualifier == "unspecified" and chance.happens(0.5):
-            return f"{words}, {chance.pick(_UNSPECIFIED)}"
-        if chance.happens(0.35):
+        draw = chance.share(0, 1)
+        if qualifier == "unspecified" and draw < 0.6:
+            return f"{words}{chance.pick(_UNSPECIFIED)}"
+        if qualifier in _OF_KIND and draw < 0.3:
+            return f"{words}, of {qualifier} severity"
+        if qualifier in _THAT_IS and draw < 0.3:
+            return f"{words}, which is {qualifier}"
+        if draw > 0.65:
             return f"{words}, {qualifier}"
         return attach_qualifier(words, qualifier, self.vocabulary, chance)
 
@@ -152,15 +218,52 @@ def _say_fracture(words: str, encounter: str, chance: Chance) -> str:
     return words.replace(", with ", " with ")
 
 
+def _say_link(words: str, chance: Chance) -> str:
+    """Other words between a condition and what goes with it."""
+    match = _LINKS.search(words) if chance.happens(0.15) else None
+    if match is None:
+        return words
+    return f"{words[: match.start()]} {chance.pick(_SAID_LINKS[match['link']])} {words[match.end() :]}"
+
+
+def _say_place(words: str, person: Person, chance: Chance) -> str:
+    """Sides and parts of the body as they are said of a person: her right knee, the knee on the left side, the shaft."""
+    draw = chance.share(0, 1)
+    if draw < 0.45:
+        return _BODY.sub(lambda match: f"{match['of']} {chance.pick((person.their, 'the'))} {match['side']} ", words)
+    if draw < 0.6:
+        whose = chance.pick((person.their, "the"))
+        words = _SIDE_AT_END.sub(lambda match: f"{match['of']} {whose} {match['part']} on the {match['side']} side", words)
+    elif draw < 0.75:
+        words = _NO_SIDE.sub(lambda match: chance.pick(_NO_SIDE_FORMS).format(**match.groupdict()), words)
+    return _PART_OF.sub(" of the ", words) if draw > 0.5 else words
+
+
 def _speaks(frame: str) -> bool:
     return frame.startswith(("I ", "My "))
 
 
 def _choose_frame(code: str, title: Title, chance: Chance) -> str:
-    if title.encounter == "sequela":
-        return chance.pick(frames.SEQUELA)
-    if title.encounter:
-        return chance.pick(frames.INITIAL if title.encounter.startswith("initial") else frames.SUBSEQUENT)
+    """A frame that says the encounter where there is one: by itself, or with words added to a plain frame."""
+    if not title.encounter:
+        return _choose_plain_frame(code, title, chance)
+    whole, added = _ENCOUNTER_FRAMES[title.encounter.partition(" ")[0]]
+    if chance.happens(0.5):
+        return chance.pick(whole)
+    frame = _choose_plain_frame(code, title, chance)
+    if _speaks(frame) or not frame.endswith(("x}", "x}.")):
+        return chance.pick(whole)
+    return frame.removesuffix(".") + chance.pick(added)
+
+
+_ENCOUNTER_FRAMES = {
+    "initial": (frames.INITIAL, frames.INITIAL_ADDED),
+    "subsequent": (frames.SUBSEQUENT, frames.SUBSEQUENT_ADDED),
+    "sequela": (frames.SEQUELA, frames.SEQUELA_ADDED),
+}
+
+
+def _choose_plain_frame(code: str, title: Title, chance: Chance) -> str:
     if code[0] in _EXTERNAL_CAUSES:
         return chance.pick(frames.ROLE if _PERSON.search(title.condition) else frames.HAPPENED)
     if "history of" in title.condition:
@@ -170,13 +273,45 @@ def _choose_frame(code: str, title: Title, chance: Chance) -> str:
     return chance.pick(chance.pick((frames.STATED, frames.STATED, frames.STATED, frames.SHORTHAND, frames.FIRST_PERSON)))
 
 
+def _dress(frame: str, code: str, chance: Chance) -> str:
+    """Put an opening before a frame, a closing behind it or a sentence beside it, sometimes; shorthand stays bare."""
+    if not frame.endswith("."):
+        return frame
+    is_of_person = frame.startswith(_OF_PERSON)
+    if frame.startswith("{Who} ") and chance.happens(0.25):
+        frame = f"{chance.pick(frames.OPENINGS)} {{who}} {frame.removeprefix('{Who} ')}"
+    if frame.endswith("x}.") and code[0] not in _NOT_CLOSED and chance.happens(0.35):
+        frame = frame.removesuffix(".") + chance.pick(_closings_for(code, is_of_person, chance))
+    if chance.happens(0.08) and not _speaks(frame):
+        frame = f"{chance.pick(frames.BESIDE_BEFORE)} {frame}"
+    if chance.happens(0.12):
+        frame = f"{frame} {chance.pick(frames.BESIDE_AFTER)}"
+    return frame
+
+
+def _closings_for(code: str, is_of_person: bool, chance: Chance) -> tuple[str, ...]:
+    if code[0] == _INJURIES and chance.happens(0.35):
+        return frames.CIRCUMSTANCES
+    return frames.PERSON_CLOSINGS if is_of_person and chance.happens(0.6) else frames.CLOSINGS
+
+
 def _fill(frame: str, condition: str, person: Person, chance: Chance) -> str:
-    subject = person.name if chance.happens(0.5) else chance.pick(("the patient", "he" if person.male else "she", "this patient"))
-    if subject in ("he", "she") and ("{Who}" not in frame or "{who}" in frame):
+    values = {
+        "name": person.name,
+        "age": f"{person.age}",
+        "sex": chance.pick(("M", "male", "m") if person.male else ("F", "female", "f")),
+        "man": chance.pick(("man", "male", "gentleman", "man") if person.male else ("woman", "female", "lady", "woman")),
+        "job": chance.pick(frames.JOBS),
+    }
+    subject = person.name
+    if chance.happens(0.5):
+        pronoun = "he" if person.male else "she"
+        subject = chance.pick((pronoun, pronoun, chance.pick(_PLAIN_SUBJECTS if person.age else _BABY).format(**values)))
+    awkward = "{Who} " not in frame or frame.count("{who}") + frame.count("{Who}") > 1
+    if awkward and (subject in ("he", "she") or subject.endswith(",") or subject.startswith("a ")):
         subject = person.name  # "of she", "in he" are no English
-    sex = ("M", "male", "m") if person.male else ("F", "female", "f")
-    man = ("man", "male", "gentleman") if person.male else ("woman", "female", "lady")
-    return frame.format(
+    text = frame.format(
+        **values,
         who=subject,
         Who=upper_first(subject),
         their=person.their,
@@ -184,10 +319,8 @@ def _fill(frame: str, condition: str, person: Person, chance: Chance) -> str:
         x=condition,
         X=upper_first(condition),
         a_x=f"{_article(condition)} {condition}" if _takes_article(condition) and chance.happens(0.85) else condition,
-        age=person.age,
-        sex=chance.pick(sex),
-        man=chance.pick(man),
     )
+    return _BEFORE_VOWEL.sub(r"\1n ", text)
 
 
 def _takes_article(condition: str) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from llmcoder_tasks.dataset import frames
 from llmcoder_tasks.dataset.abbreviating import Abbreviator
 from llmcoder_tasks.dataset.chance import Chance
 from llmcoder_tasks.dataset.lexicon import load_lexicon
@@ -118,10 +119,59 @@ def test_sentences_weave_the_encounter_and_the_side_into_prose(code_set: CodeSet
     narrator = Narrator.of_lexicon(load_lexicon(), Vocabulary.of_titles(code_set.titles.values()))
     title = parse_title("Sprain of right ankle, subsequent encounter")
     written = [narrator.tell("S93401D", title, chance) for chance in _draws(200)]
-    assert all("sprain" in text.lower() and "right ankle" in text.lower() for text in written)
+    assert all(
+        re.search("sprain of (?:(?:her|his|my|the) )?(?:right ankle|ankle on the right side)", text.lower()) for text in written
+    )
     assert all(re.search("subsequent|follow|f/u", text.lower()) for text in written)
     assert any("her right ankle" in text for text in written)
     assert any("my right ankle" in text and text.startswith("I ") for text in written)
+
+
+def test_no_opening_closing_or_job_names_a_condition_of_the_release(variations: Variations) -> None:
+    beside = (
+        *frames.OPENINGS,
+        *frames.CLOSINGS,
+        *frames.PERSON_CLOSINGS,
+        *frames.BESIDE_BEFORE,
+        *frames.BESIDE_AFTER,
+        *frames.JOBS,
+    )
+    names = {name for name in variations.code_by_name if len(name) > 5}
+    for text in beside:
+        words = normalise_text(text).split()
+        parts = {" ".join(words[start:end]) for start in range(len(words)) for end in range(start + 1, len(words) + 1)}
+        assert not parts & names, text
+
+
+def test_sentences_of_one_title_hardly_ever_repeat(code_set: CodeSet) -> None:
+    narrator = Narrator.of_lexicon(load_lexicon(), Vocabulary.of_titles(code_set.titles.values()))
+    title = parse_title("Primary osteoarthritis, right hip")
+    written = {narrator.tell("M1611", title, chance) for chance in _draws(1000)}
+    assert len(written) > 900
+    assert all("osteoarthritis" in text.lower() and "right" in text.lower() and "hip" in text.lower() for text in written)
+
+
+def test_newborns_have_neither_a_job_nor_years(code_set: CodeSet) -> None:
+    narrator = Narrator.of_lexicon(load_lexicon(), Vocabulary.of_titles(code_set.titles.values()))
+    written = [narrator.tell("P599", parse_title("Neonatal jaundice, unspecified"), chance) for chance in _draws(300)]
+    assert not any(re.search(r"\b0|\byears?\b|^I | (?:man|woman|teacher)\b", text.replace("This year", "")) for text in written)
+
+
+def test_an_article_fits_the_number_or_word_behind_it(code_set: CodeSet) -> None:
+    narrator = Narrator.of_lexicon(load_lexicon(), Vocabulary.of_titles(code_set.titles.values()))
+    written = " ".join(narrator.tell("J459", parse_title("Asthma"), chance) for chance in _draws(2000)).lower()
+    assert "an 8" in written
+    assert not re.search(r"\ba (?:8\d|18|11)-year|\ba (?:accountant|engineer)|\ban [1-7]", written.replace("an 18", ""))
+
+
+def test_held_out_variations_show_one_kind_and_taught_ones_up_to_three(code_set: CodeSet) -> None:
+    code = Code("X001", True, "Fracture of lung", "Fracture of lung")
+    variations = Variations.of_release(replace(code_set, codes=(code,), terms=()), load_lexicon(), seed=0)
+    taught = {variations.vary("reordered", "X001", ordinal, taught=True) for ordinal in range(200)}
+    held_out = {variations.vary("reordered", "X001", ordinal, taught=False) for ordinal in range(200)}
+    assert held_out <= {"Lung fracture", "Lung fractures", ""}
+    assert any("fx" in text for text in taught)
+    assert any(not re.search("[Ff]ract|[Ff]x|fr[ax]", text) for text in taught)
 
 
 def test_people_fit_their_conditions(code_set: CodeSet) -> None:
