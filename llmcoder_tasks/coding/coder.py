@@ -7,17 +7,17 @@ without a person (`calibration`). Every text is coded on its own: neither its ne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from llmcoder_tasks.coding.calibration import NO_AUTO_ACCEPT
 from llmcoder_tasks.coding.candidates import Candidate, CandidateIndex
 from llmcoder_tasks.coding.coder_fit import CODER_NAME, CoderFit
-from llmcoder_tasks.coding.combination import LEAST_LOG_PROBABILITY, Judged, describe, rank, score, share_confidence
+from llmcoder_tasks.coding.combination import LEAST_LOG_PROBABILITY, Judged, describe, give_neutral, rank, score, share_confidence
 from llmcoder_tasks.coding.phrases import ConditionFinder, Span, WrittenCode
 from llmcoder_tasks.coding.short_forms import read_short_forms
-from llmcoder_tasks.coding.written_codes import find_codes, weigh_written_code
+from llmcoder_tasks.coding.written_codes import find_codes, weigh_written_codes
 from llmcoder_tasks.dataset.lexicon import load_lexicon
 from llmcoder_tasks.errors import ModelError
 from llmcoder_tasks.records import CodePrediction, Decision
@@ -35,6 +35,9 @@ LEAST_SIMILARITY = 0.3
 LITERAL_LOG_PROBABILITIES = (0.0,) + (LEAST_LOG_PROBABILITY,) * (CANDIDATES - 1)
 """Stands for the language model's opinion on a text that is a title word for word: nobody need ask."""
 
+ASKED_REACH = 0.07
+"""The language model is asked about candidates at most so much less similar than the nearest: of others it changes nothing."""
+
 LEXICAL_WEIGHT = 100.0
 """How sharply similarity alone tells alternatives apart, before a weight is fitted."""
 
@@ -43,7 +46,7 @@ class CodeScorer(Protocol):
     """What the coder needs of a language model (`LocalModel`)."""
 
     def score(self, texts: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
-        """Natural log-probability of each candidate code as the whole answer to its text."""
+        """Natural log-probability that the answer to each text begins with each of its candidate codes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +153,15 @@ class Coder:
         values: list[Sequence[float] | None] = [LITERAL_LOG_PROBABILITIES[: len(candidates)] for candidates in found]
         rows = [row for row, candidates in enumerate(found) if candidates and not is_literal(candidates)]
         if rows:
-            answers = model.score([texts[row] for row in rows], [[item.code for item in found[row]] for row in rows])
-            for row, answer in zip(rows, answers, strict=True):
-                values[row] = answer
+            near = [_list_near(found[row]) for row in rows]
+            for row, answer in zip(rows, model.score([texts[row] for row in rows], near), strict=True):
+                # Of those that it was not asked about, nothing better is believed than of the least likely one.
+                padded = [*answer, *[min(LEAST_LOG_PROBABILITY, *answer)] * (len(found[row]) - len(answer))]
+                values[row] = give_neutral(padded, [self._is_known(item.code) for item in found[row]])
         return values
+
+    def _is_known(self, code: str) -> bool:
+        return self.fit is None or self.fit.knows(code)
 
     def _code_phrases(self, texts: Sequence[str], model: CodeScorer | None) -> list[tuple[ScoredCode, ...]]:
         distinct = list(dict.fromkeys(texts))
@@ -181,9 +189,11 @@ class Coder:
     def _estimate(self, judged: Judged, chosen: int) -> float:
         if self.fit is None:
             return judged.candidates[chosen].similarity
+        code = judged.candidates[chosen].code
+        if not self._is_known(code):
+            judged = replace(judged, log_probabilities=None)
         calibration = self.fit.lexical if judged.log_probabilities is None else self.fit.together
-        title = self.code_set.titles[judged.candidates[chosen].code]
-        return calibration.estimate(describe(judged, chosen, title))
+        return calibration.estimate(describe(judged, chosen, self.code_set.titles[code]))
 
     def _code_texts(self, texts: Sequence[str], model: CodeScorer | None) -> list[tuple[CodePrediction, ...]]:
         written = [find_codes(text, self.code_set.titles) for text in texts]
@@ -203,8 +213,7 @@ class Coder:
     def _predict(self, text: str, span: Span, answer: Sequence[ScoredCode], written: Sequence[WrittenCode]) -> list[CodePrediction]:
         """The predictions of one condition: the codes that it names itself, else the best code for its words."""
         if written:
-            likeliest = [item.code for item in answer]
-            trust = [weigh_written_code(code.code, text, span, written, likeliest) for code in written]
+            trust = weigh_written_codes(text, span, written, [item.code for item in answer])
             return [
                 self._prediction(code.code, confidence, Span(code.start, code.end))
                 for code, confidence in zip(written, trust, strict=True)
@@ -212,13 +221,21 @@ class Coder:
         return [self._prediction(answer[0].code, answer[0].confidence, span)] if answer else []
 
     def _prediction(self, code: str, confidence: float, span: Span) -> CodePrediction:
-        decision: Decision = "auto" if confidence >= self.auto_threshold else "review"
+        threshold = self.auto_threshold
+        if self.fit is not None and not self._is_known(code):
+            threshold = max(threshold, self.fit.lexical.threshold.value)
+        decision: Decision = "auto" if confidence >= threshold else "review"
         return CodePrediction(code, self.code_set.titles[code], round(confidence, 4), decision, span.start, span.end)
 
 
 def is_literal(candidates: Sequence[Candidate]) -> bool:
     """Whether the text is one title or term word for word, and no other: no model need be asked."""
     return candidates[0].similarity > 1.0 - 1e-6 and (len(candidates) == 1 or candidates[1].similarity < 1.0 - 1e-6)
+
+
+def _list_near(candidates: Sequence[Candidate]) -> list[str]:
+    """The codes of the candidates that the language model may bring to the front. Candidates stand by similarity."""
+    return [item.code for item in candidates if item.similarity >= candidates[0].similarity - ASKED_REACH]
 
 
 def _list_codes(results: Sequence[Sequence[CodePrediction]]) -> list[tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """Greedy answers and log-probabilities of candidates from a loaded Llama. A leaf: imports torch. Callers turn gradients off.
 
-Rows that are computed together have prompts of one length, so nothing is padded and a text's result does not depend on its company
-(beyond the last bits of floating-point sums).
+Rows that are decoded together have prompts of one length, so nothing is padded. Rows that are scored together fill a room whose
+shape follows from each of them alone, so that a text's log-probabilities are the same to the last bit in any company.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch.nn import functional
 from transformers import DynamicCache
 
 from llmcoder_tasks.model.llama import AnswerLlama
@@ -76,65 +78,111 @@ def _forbidden(trie: CodeTrie, nodes: Sequence[int], shape: torch.Size, first: i
 
 
 @dataclass(slots=True)
-class _CandidateTree:
-    """The candidates of one text as a tree of shared beginnings. Node 0 is the prompt's last token."""
+class CandidateTree:
+    """The candidates of one text as a tree of shared beginnings. Node 0 is the prompt's last token; the last tokens of candidates,
+    behind which nothing is asked, have no node.
+    """
 
     tokens: list[int] = field(default_factory=list)  # of the nodes 1, 2, ...
-    parents: list[int] = field(default_factory=list)
-    depths: list[int] = field(default_factory=list)
+    lineages: list[list[int]] = field(default_factory=list)  # of the nodes 1, 2, ...: themselves and their ancestors but node 0
     paths: list[list[tuple[int, int]]] = field(default_factory=list)  # for each candidate: (node, token that follows)
 
     @classmethod
-    def build(cls, candidates: Sequence[Sequence[int]], end_id: int) -> _CandidateTree:
+    def build(cls, candidates: Sequence[Sequence[int]]) -> CandidateTree:
+        """The tree of candidates, each a list of token ids."""
         tree = cls()
         known: dict[tuple[int, int], int] = {}
         for candidate in candidates:
             node, path = 0, []
-            for token in candidate:
+            for position, token in enumerate(candidate):
                 path.append((node, token))
-                if (node, token) not in known:
+                if position == len(candidate) - 1:
+                    break
+                following = known.get((node, token))
+                if following is None:
                     tree.tokens.append(token)
-                    tree.parents.append(node)
-                    tree.depths.append(1 + (tree.depths[node - 1] if node else 0))
-                    known[node, token] = len(tree.tokens)
-                node = known[node, token]
-            tree.paths.append([*path, (node, end_id)])
+                    following = known[node, token] = len(tree.tokens)
+                    tree.lineages.append([*(tree.lineages[node - 1] if node else ()), following])
+                node = following
+            tree.paths.append(path)
         return tree
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The shape of a computation: places for a prompt, for the nodes of a tree, and how many texts it holds.
+
+    It follows from one text alone, and a last group is filled up with copies: a text's numbers come out of the same sums, of the
+    same length and in the same order, whatever is computed beside it. (Matrix products of another height may differ in last bits.)
+    """
+
+    prompt: int
+    nodes: int
+    texts: int
+
+    @classmethod
+    def of(cls, prompt: Sequence[int], tree: CandidateTree, most_nodes: int) -> Room:
+        """The room for a text where about `most_nodes` nodes are computed together."""
+        nodes = _round_up(1 + len(tree.tokens))
+        return cls(_round_up(len(prompt)), nodes, max(1, most_nodes // nodes))
+
+
+_STEP = 4
+
+
+def _round_up(length: int) -> int:
+    return -(-length // _STEP) * _STEP
+
+
 def score_candidates(
-    model: AnswerLlama, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[Sequence[int]]], *, end_id: int
+    model: AnswerLlama, room: Room, prompts: Sequence[Sequence[int]], trees: Sequence[CandidateTree]
 ) -> list[list[float]]:
-    """Log-probability (natural, at most 0) that the answer to a prompt is exactly a candidate, for prompts of one length.
+    """Log-probability (natural, at most 0) that the answer to a prompt begins with a candidate, for texts of one room.
 
     One forward pass: the prompt stands once, its candidates behind it as a tree in which each token sees the prompt and its own
     beginning alone.
     """
-    trees = [_CandidateTree.build(of_text, end_id) for of_text in candidates]
-    size = max(len(tree.tokens) for tree in trees)
-    length = len(prompts[0])
-    ids = np.zeros((len(prompts), length + size), np.int64)
-    positions = np.tile(np.arange(length + size), (len(prompts), 1))
-    seen = np.zeros((len(prompts), 1, length + size, length + size), bool)
-    seen[:, :, :, :length] = np.tri(length + size, length, dtype=bool)
-    seen |= np.eye(length + size, dtype=bool)
-    for row, (prompt, tree) in enumerate(zip(prompts, trees, strict=True)):
-        ids[row, : length + len(tree.tokens)] = [*prompt, *tree.tokens]
-        positions[row, length : length + len(tree.tokens)] = np.array(tree.depths, np.int64) + (length - 1)
-        branch = seen[row, 0, length - 1 :, length - 1 :]
-        for node, parent in enumerate(tree.parents, start=1):
-            branch[node] |= branch[parent]
+    ids, positions, seen = _lay_out(room, prompts, trees)
     device = model.device
     tokens, place, mask = (torch.from_numpy(array).to(device) for array in (ids, positions, seen))
-    states = model.answer_states(tokens, size + 1, position_ids=place, mask=mask)
-    chances = model.answer_logits(states, tokens[:, -size - 1 :]).float().log_softmax(-1).cpu()
-    return [_sum_paths(chances[row], tree.paths, model.first_answer_id) for row, tree in enumerate(trees)]
+    states = model.answer_states(tokens, room.nodes, position_ids=place, mask=mask)
+    root = model.answer_logits(states[:, 0], tokens[:, room.prompt - 1]).float().log_softmax(-1).cpu().numpy()
+    # Inside a code no category can stand.
+    letters = model.lm_head.weight[model.first_answer_id : model.first_category_id or None]
+    inner = functional.linear(states[:, 1:], letters).float().log_softmax(-1).cpu().numpy()
+    first = model.first_answer_id
+    return [
+        [
+            float(root[row, path[0][1] - first]) + sum(float(inner[row, node - 1, token - first]) for node, token in path[1:])
+            for path in tree.paths
+        ]
+        for row, tree in enumerate(trees)
+    ]
 
 
-def _sum_paths(chances: torch.Tensor, paths: Sequence[Sequence[tuple[int, int]]], first: int) -> list[float]:
-    if not paths:
-        return []
-    edges = [edge for path in paths for edge in path]
-    picked = chances[[node for node, _ in edges], [token - first for _, token in edges]].double()
-    owner = torch.tensor([number for number, path in enumerate(paths) for _ in path])
-    return [float(value) for value in torch.zeros(len(paths), dtype=torch.double).index_add_(0, owner, picked)]
+def _lay_out(
+    room: Room, prompts: Sequence[Sequence[int]], trees: Sequence[CandidateTree]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Token ids, positions and who sees whom. Prompts end at one place: what stands before them is seen by nobody else."""
+    length = room.prompt + room.nodes - 1
+    ids = np.zeros((room.texts, length), np.int64)
+    positions = np.zeros((room.texts, length), np.int64)
+    seen = np.empty((room.texts, 1, length, length), bool)
+    seen[:] = np.tri(length, dtype=bool) & (np.arange(length) < room.prompt)
+    rows, nodes, ancestors = [], [], []
+    for row in range(room.texts):
+        prompt, tree = prompts[min(row, len(prompts) - 1)], trees[min(row, len(trees) - 1)]
+        blank = room.prompt - len(prompt)
+        ids[row, blank : room.prompt] = prompt
+        ids[row, room.prompt : room.prompt + len(tree.tokens)] = tree.tokens
+        positions[row, blank : room.prompt] = range(len(prompt))
+        positions[row, room.prompt : room.prompt + len(tree.tokens)] = [len(prompt) - 1 + len(line) for line in tree.lineages]
+        seen[row, 0, :, :blank] = False
+        for node, lineage in enumerate(tree.lineages, start=1):
+            rows += [row] * len(lineage)
+            nodes += [node] * len(lineage)
+            ancestors += lineage
+    behind = room.prompt - 1
+    seen[rows, 0, np.array(nodes, np.int64) + behind, np.array(ancestors, np.int64) + behind] = True
+    seen |= np.eye(length, dtype=bool)
+    return ids, positions, seen
