@@ -144,13 +144,13 @@ class Variations:
             text = self.narrator.tell(source.code, name, chance)
         elif "reordered" in kinds:
             text = reorder_title(name, self.vocabulary, chance)
-            if scenario == "reordered" and text == join_title(name):
+            if len(kinds) == 1 and text == join_title(name):
                 return ""
-        elif taught and scenario == "abbreviations" and chance.happens(_OFFICIAL_SHORT_TITLE):
-            text = source.short_title
         else:
             text = join_title(name)
-        if "abbreviations" in kinds and text != source.short_title:
+        if taught and scenario == "abbreviations" and source.short_title != source.title and chance.happens(_OFFICIAL_SHORT_TITLE):
+            text = source.short_title
+        elif "abbreviations" in kinds:
             plain, text = text, self.abbreviator.abbreviate(text, chance)
             if scenario == "abbreviations" and text == plain:
                 return ""
