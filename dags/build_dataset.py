@@ -27,12 +27,18 @@ from llmcoder_task import TASK_DEFAULTS, llmcoder_task, require_key
 
 from llmcoder_tasks.connections import connect
 from llmcoder_tasks.records import ReleaseRef, VariationsRef
+from llmcoder_tasks.settings import Settings
+
+SETTINGS = Settings.from_environment()
 
 
 @dag(
     schedule=PartitionedAssetTimetable(assets=ICD10CM_RELEASE),
     params={
         "release_key": Param(None, type=["null", "string"], description="Release of a run by hand, like FY2026-April."),
+        "variations_per_code": Param(
+            SETTINGS.variations_per_code, type="integer", minimum=1, description="Texts of each code and scenario to train on."
+        ),
         "variations": Param(None, type=["null", "string"], description="Id of variations from a language model, to train on too."),
     },
     default_args=TASK_DEFAULTS,
@@ -52,7 +58,7 @@ def build_dataset() -> None:
         key, chosen = require_key(dag_run, params, "release_key"), params["variations"]
         dataset = build_dataset(
             ReleaseRef(key, stores.storage.uri_of(f"releases/{key}")),
-            config=DatasetConfig(),
+            config=DatasetConfig.of_size(params["variations_per_code"]),
             storage=stores.storage,
             database=stores.database,
             docs_folder=stores.settings.home / "data_docs",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from dataclasses import asdict, replace
 from datetime import date, datetime, timedelta
@@ -67,9 +68,9 @@ def demo(exit_after: bool) -> None:
 
     Example: llmcoder demo --exit
     """
-    from llmcoder_tasks.demo import run_demo
+    from llmcoder_tasks.demo import SIZE, run_demo
 
-    run_demo(Settings.from_environment(), exit_after=exit_after)
+    run_demo(Settings.from_environment(SIZE | dict(os.environ)), exit_after=exit_after)
 
 
 @main.command()
@@ -144,8 +145,13 @@ def ingest_release_command(source: str | None, release_key: str | None, replace:
 @main.command("build-dataset")
 @click.argument("release_key")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every variation.")
+@click.option(
+    "--variations-per-code",
+    type=click.IntRange(min=1),
+    help="Texts of each code and scenario to train on; default: LLMCODER_VARIATIONS_PER_CODE.",
+)
 @click.option("--variations", "variations_id", help="Id of variations from a language model, to train on too.")
-def build_dataset_command(release_key: str, seed: int, variations_id: str | None) -> None:
+def build_dataset_command(release_key: str, seed: int, variations_per_code: int | None, variations_id: str | None) -> None:
     """Make, validate and store the examples of a loaded release.
 
     Example: llmcoder build-dataset FY2026-April
@@ -157,7 +163,7 @@ def build_dataset_command(release_key: str, seed: int, variations_id: str | None
     _show(
         build_dataset(
             ReleaseRef(release_key, with_stores.storage.uri_of(f"releases/{release_key}")),
-            config=DatasetConfig(seed=seed),
+            config=DatasetConfig.of_size(variations_per_code or with_stores.settings.variations_per_code, seed=seed),
             storage=with_stores.storage,
             database=with_stores.database,
             docs_folder=_docs_folder(with_stores),

@@ -23,7 +23,7 @@ PromptForm = Literal["compact", "chat"]
 PROMPT_FORMS: tuple[PromptForm, ...] = ("compact", "chat")
 
 ConditionsPerAnswer = Literal["one", "several"]
-"""Whether a model answers one condition at a time, so that a line of several is cut before it is asked, or lists all codes itself."""
+"""A model answers one condition at a time, so that a line of several is cut before it is asked, or it lists all codes itself."""
 
 ANSWER_MARK = "<|answer|>"
 SEPARATOR = {"compact": "<|;|>", "chat": ","}

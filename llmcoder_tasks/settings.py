@@ -9,6 +9,7 @@
 | LLMCODER_INBOX | folder where encounters arrive as JSONL or CSV | `inbox` in LLMCODER_HOME |
 | LLMCODER_S3_ENDPOINT_URL | another S3 server than AWS | none |
 | LLMCODER_RECIPE | recipe of the `train_model` DAG | `compact` |
+| LLMCODER_VARIATIONS_PER_CODE | texts of each code and scenario in the train split of the `build_dataset` DAG | 4 |
 | LLMCODER_APPROVAL | `required` or `off`: a person approves each promotion | `required` |
 | LLMCODER_TRAINING_PROCESSES | torchrun processes, one a GPU or a core | what the recipe says |
 | LLMCODER_PORT | port of the Airflow UI | 8080, or the next free one |
@@ -44,6 +45,7 @@ _VARIABLES = frozenset(
         "LLMCODER_INBOX",
         "LLMCODER_S3_ENDPOINT_URL",
         "LLMCODER_RECIPE",
+        "LLMCODER_VARIATIONS_PER_CODE",
         "LLMCODER_APPROVAL",
         "LLMCODER_TRAINING_PROCESSES",
         "LLMCODER_PORT",
@@ -78,6 +80,7 @@ class Settings:
     inbox_folder: Path
     s3_endpoint_url: str | None
     recipe: str
+    variations_per_code: int
     approval_required: bool
     training_processes: int | None
     port: int | None
@@ -99,6 +102,7 @@ class Settings:
             inbox_folder=Path(env.get("LLMCODER_INBOX") or home / "inbox").expanduser().resolve(),
             s3_endpoint_url=env.get("LLMCODER_S3_ENDPOINT_URL") or None,
             recipe=env.get("LLMCODER_RECIPE") or "compact",
+            variations_per_code=_positive_int("LLMCODER_VARIATIONS_PER_CODE", env.get("LLMCODER_VARIATIONS_PER_CODE")) or 4,
             approval_required=_approval(env.get("LLMCODER_APPROVAL")),
             training_processes=_positive_int("LLMCODER_TRAINING_PROCESSES", env.get("LLMCODER_TRAINING_PROCESSES")),
             port=_positive_int("LLMCODER_PORT", env.get("LLMCODER_PORT")),

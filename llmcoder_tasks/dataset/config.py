@@ -14,7 +14,8 @@ CONDITION_COUNTS = (2, 5)
 class DatasetConfig:
     """The knobs, with the defaults of the demo.
 
-    `reordered`, `abbreviations`, `typos` and `sentences` are variations for each code; `multiple` is in how many texts of several
+    `reordered`, `abbreviations`, `typos` and `sentences` are variations for each code that is trained on (held-out codes have one
+    each, so that suites do not depend on how much is learnt); `multiple` is in how many texts of several
     conditions each code appears; `notes` is the number of made-up discharge notes in all. `held_out_share` of the codes keep their
     variations for validation, as many for test: no variation of theirs is trained on.
     """
@@ -27,6 +28,12 @@ class DatasetConfig:
     multiple: int = 2
     notes: int = 3000
     held_out_share: float = 0.03
+
+    @classmethod
+    def of_size(cls, variations_per_code: int, *, seed: int = 0) -> DatasetConfig:
+        """So many variations of each code in each scenario of one condition."""
+        count = variations_per_code
+        return cls(seed=seed, reordered=count, abbreviations=count, typos=count, sentences=count)
 
     def __post_init__(self) -> None:
         for name in ("reordered", "abbreviations", "typos", "sentences", "multiple", "notes"):

@@ -93,7 +93,7 @@ def _vary_codes(variations: Variations, splits: dict[Split, list[str]], config: 
     wanted = [(scenario, getattr(config, scenario)) for scenario in VARIED_SCENARIOS]
     for split, code in track(work, "varying titles", total=len(work), unit="codes"):
         for scenario, count in wanted:
-            for ordinal in range(count):
+            for ordinal in range(count if split == "train" else 1):
                 text = variations.vary(scenario, code, ordinal, taught=split == "train")
                 if text:
                     yield _single(scenario, split, code, ordinal, text)

@@ -21,6 +21,9 @@ from llmcoder_tasks.evaluation.registry import read_promoted
 from llmcoder_tasks.services.airflow_api import AirflowApi
 from llmcoder_tasks.settings import SAMPLES_FOLDER, Settings
 
+SIZE = {"LLMCODER_RECIPE": "compact-short", "LLMCODER_VARIATIONS_PER_CODE": "1"}
+"""How much the demo trains where the environment does not say: a quarter of an hour in all."""
+
 CHAIN = ("ingest_release", "build_dataset", "train_model")
 """DAGs that start one another; the night runs on its own clock."""
 

@@ -134,8 +134,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers has no types 
 class WeightAveraging(TrainerCallback):  # type: ignore[misc]
     """Local SGD (Stich, ICLR 2019): every process takes steps of its own, and every so often their weights are averaged.
 
-    At a checkpoint and at the end the optimizer's moments are averaged too, so that what the first process writes is the state of all,
-    and a run that goes on from there takes the same steps.
+    At a checkpoint and at the end the optimizer's moments are averaged too, so that what the first process writes is the state of
+    all, and a run that goes on from there takes the same steps.
     """
 
     def __init__(self, every_steps: int) -> None:

@@ -79,6 +79,7 @@ def render_settings(settings: Settings) -> dict[str, str]:
         "LLMCODER_INBOX": str(settings.inbox_folder),
         "LLMCODER_S3_ENDPOINT_URL": settings.s3_endpoint_url,
         "LLMCODER_RECIPE": settings.recipe,
+        "LLMCODER_VARIATIONS_PER_CODE": settings.variations_per_code,
         "LLMCODER_APPROVAL": "required" if settings.approval_required else "off",
         "LLMCODER_TRAINING_PROCESSES": settings.training_processes,
         "LLMCODER_PORT": settings.port,

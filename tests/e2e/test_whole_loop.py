@@ -64,7 +64,8 @@ class Loop:
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     home = tmp_path_factory.mktemp("loop")
-    environment = {"LLMCODER_HOME": str(home), "LLMCODER_RECIPE": "tiny", "LLMCODER_PORT": str(_free_port())}
+    environment = {"LLMCODER_HOME": str(home), "LLMCODER_PORT": str(_free_port())}
+    environment |= {"LLMCODER_RECIPE": "tiny", "LLMCODER_VARIATIONS_PER_CODE": "1"}
     settings = Settings.from_environment(environment)
     try:
         running = services.up(settings)

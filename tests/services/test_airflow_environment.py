@@ -45,6 +45,7 @@ def test_settings_survive_the_way_through_the_environment(tmp_path: Path) -> Non
             "LLMCODER_INBOX": str(tmp_path / "in"),
             "LLMCODER_S3_ENDPOINT_URL": "http://127.0.0.1:9000",
             "LLMCODER_RECIPE": "tiny",
+            "LLMCODER_VARIATIONS_PER_CODE": "3",
             "LLMCODER_APPROVAL": "off",
             "LLMCODER_TRAINING_PROCESSES": "2",
             "LLMCODER_PORT": "8099",
