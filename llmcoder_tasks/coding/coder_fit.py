@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from llmcoder_tasks.coding.combination import LEXICAL_FEATURES, TOGETHER_FEATURE
 from llmcoder_tasks.errors import ModelError
 
 CODER_NAME = "coder.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FIT_VERSION = 2
 """Raise it with every change that alters what is fitted: it is part of the fingerprint."""
 
@@ -24,7 +25,10 @@ _SIDE = re.compile(r"(?:,| of)? \b(?:left|right|bilateral)(?=,|$)|,? \b(?:left|r
 
 @dataclass(frozen=True, slots=True)
 class CoderFit:
-    """The weight between similarity and language model, and a calibration for each way of coding."""
+    """The weight between similarity and language model, and a calibration for each way of coding.
+
+    `known_codes` are the billable codes of the release that the model was trained on: of others it knows nothing.
+    """
 
     fingerprint: str
     model_id: str
@@ -33,6 +37,11 @@ class CoderFit:
     weight: float
     lexical: Calibration
     together: Calibration
+    known_codes: frozenset[str] = frozenset()
+
+    def knows(self, code: str) -> bool:
+        """Whether the release that the model was trained on held a code. A fit without any list knows every code."""
+        return not self.known_codes or code in self.known_codes
 
     def render(self) -> bytes:
         """The bytes of `coder.json`: the same fit gives the same bytes."""
@@ -45,6 +54,7 @@ class CoderFit:
             "weight": self.weight,
             "lexical": self.lexical.to_document(),
             "together": self.together.to_document(),
+            "known_codes": pack_codes(self.known_codes),
         }
         return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
 
@@ -64,9 +74,23 @@ class CoderFit:
                 weight=float(document["weight"]),
                 lexical=Calibration.from_document(document["lexical"]),
                 together=Calibration.from_document(document["together"]),
+                known_codes=unpack_codes(document["known_codes"]),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"coder.json is malformed ({type(error).__name__}: {error}): run `llmcoder fit-coder` again") from None
+
+
+def pack_codes(codes: Collection[str]) -> str:
+    """Codes as one string, the same for the same codes: a whole release takes less than a quarter of a megabyte."""
+    return base64.b64encode(zlib.compress(" ".join(sorted(codes)).encode(), 9)).decode()
+
+
+def unpack_codes(packed: str) -> frozenset[str]:
+    """The inverse of `pack_codes`. Raises ValueError on another string."""
+    try:
+        return frozenset(zlib.decompress(base64.b64decode(packed)).decode().split())
+    except zlib.error as error:
+        raise ValueError(f"the list of known codes cannot be unpacked ({error})") from None
 
 
 PHRASE_KINDS = ("base", "reordered", "abbreviations", "typos", "sentences")

@@ -52,6 +52,15 @@ class Judged:
     words: tuple[str, ...] = ()
 
 
+def give_neutral(values: Sequence[float], are_known: Sequence[bool]) -> list[float]:
+    """Log-probabilities where codes that the model never saw in training have that of the likeliest one that it saw.
+
+    The model can say nothing of them, so words alone decide between them and its favourite.
+    """
+    best = max((value for value, is_known in zip(values, are_known, strict=True) if is_known), default=0.0)
+    return [value if is_known else best for value, is_known in zip(values, are_known, strict=True)]
+
+
 def rank(judged: Judged, weight: float) -> list[int]:
     """Positions of the candidates, the best first. Ties keep the lexical order."""
     scores = score(judged, weight)

@@ -33,13 +33,13 @@ def find_codes(text: str, billable: Mapping[str, str]) -> list[WrittenCode]:
     return find_written_codes(text, billable)
 
 
-def weigh_written_code(code: str, text: str, span: Span, written: Sequence[WrittenCode], likeliest: Sequence[str]) -> float:
-    """The confidence of a code that a condition names. `written` are all codes in its span, `likeliest` the codes for its words."""
+def weigh_written_codes(text: str, span: Span, written: Sequence[WrittenCode], likeliest: Sequence[str]) -> list[float]:
+    """The confidence of each code that a condition names. `written` are the codes in its span, `likeliest` those for its words."""
     rest, end = [], span.start
-    for other in written:
-        rest.append(text[end : other.start])
-        end = other.end
+    for code in written:
+        rest.append(text[end : code.start])
+        end = code.end
     rest.append(text[end : span.end])
-    words = {token.folded for part in rest for token in split_tokens(part)}
-    is_borne_out = words <= _CODE_WORDS or any(other[:3] == code[:3] for other in likeliest[:LOOKED_AT])
-    return BELIEVED if is_borne_out else DOUBTED
+    stands_alone = {token.folded for token in split_tokens(" ".join(rest))} <= _CODE_WORDS
+    categories = {code[:3] for code in likeliest[:LOOKED_AT]}
+    return [BELIEVED if stands_alone or code.code[:3] in categories else DOUBTED for code in written]

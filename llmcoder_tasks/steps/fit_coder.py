@@ -76,7 +76,8 @@ def fit_coder(
         coder = Coder(read_code_set(database, release_key), model=scorer)
         items = _judge(_list_texts(examples, coder), coder)
         weight, lexical, together = fit_weight_and_calibrations(items, coder.code_set.titles)
-        fit = CoderFit(fingerprint, model.model_id, dataset.dataset_id, release_key, weight, lexical, together)
+        known = frozenset(coder.code_set.titles)
+        fit = CoderFit(fingerprint, model.model_id, dataset.dataset_id, release_key, weight, lexical, together, known)
         storage.write_bytes(key, fit.render())
         detail["weight"] = fit.weight
         detail["auto_threshold"] = fit.together.threshold.value

@@ -152,7 +152,7 @@ def test_alternatives_share_what_the_answer_leaves() -> None:
     assert share_confidence(0.7, [1.0]) == [0.7]
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"schema_version": 99}', b'{"schema_version": 1, "weight": "x"}'])
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"schema_version": 99}', b'{"schema_version": 2, "weight": "x"}'])
 def test_a_malformed_coder_file_is_refused_with_the_cure(data: bytes) -> None:
     with pytest.raises(ModelError, match="coder.json"):
         CoderFit.parse(data)
