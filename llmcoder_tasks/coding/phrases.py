@@ -2,32 +2,39 @@
 
 A comma may stand between two conditions or inside one title (`Fracture of femur, subsequent encounter`), so punctuation only offers
 places to cut. Of all ways to cut, the one is taken whose parts together look most like titles: the sum over parts of the squared
-weight of their words times the squared similarity to the nearest title, which is how much of a text its titles explain.
+weight of their words times the squared similarity to the nearest title, which is how much of a text its titles explain, less a
+price for each condition, for each piece that is left out, and for each joint that is kept although it looks like an end.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
+from llmcoder_tasks.coding.run_similarity import RunSimilarity
 from llmcoder_tasks.records import parse_code
 
 if TYPE_CHECKING:
-    from llmcoder_tasks.coding.candidates import Candidate, CandidateIndex
+    from llmcoder_tasks.coding.candidates import CandidateIndex
 
-_ALWAYS_CUT = re.compile(r"[\r\n\u2022\u2028\u2029]+|(?:^|(?<=\s))(?:\(\d{1,2}\)|#\d{1,2}:?|\d{1,2}[.)])(?=\s)")
+_NEW_LINE = re.compile(r"[\r\n\u2022\u2028\u2029]+")
+_LIST_NUMBER = re.compile(r"(?:^|(?<=\s))(?P<before>[(#]?)(?P<number>\d{1,2})(?P<after>[.):]?)(?=\s|[^\W\d])")
 _MAY_CUT = re.compile(
-    r"[,;]|(?<!\b[mdsj][rs])(?<!\bmrs)\.(?=\s)|\s[-–—/&+]\s"
+    r"[,;]|(?<!\b[a-z])(?<!\b[a-z][a-z])(?<!\bmrs)\.(?=\s+(?-i:[A-Z0-9]))|\s[-–—/&+]\s"
     r"|\s(?:and|as well as|plus|also|along with|together with|in addition to)\s"
-    r"|(?:^|(?<=\s))(?:moreover|furthermore|there is also|in addition|additionally|also)\s",
+    r"|(?:^|(?<=\s))(?:moreover|furthermore|there is also|in addition|additionally|also|another problem is|further diagnosis:)\s",
     re.IGNORECASE,
 )
 _HEADING = re.compile(
-    r"^[^:\n]{0,60}\b(?:diagnos[ie]s|dx|impression|assessment|problems?|problem list|conditions|diagnostic list)\s*(?:[:\n]|$)",
+    r"^\W*(?:[\w/]+\s+){0,3}(?:diagnos[ie]s|dx|impression|assessment|problems?|problem list|conditions|diagnostic list)"
+    r"\s*(?:[:\n]|$)",
     re.IGNORECASE,
 )
+_STRONG_JOINT = re.compile(r"/|[^\W\d_]{4}")  # `plus`, `as well as`; not `and`
 _EDGE = " \t,.:;-–—*•&+/"
 _WRITTEN_CODE = re.compile(r"(?<![\w.])[A-Za-z]\d[0-9A-Za-z](?:\.?[0-9A-Za-z]{1,4})?(?![\w]|\.\w)")
 
@@ -37,11 +44,30 @@ MOST_PIECES = 8
 MOST_TRIED_PIECES = 60
 """A group of more pieces is no phrase: it is cut at every piece, so that a page in one line costs no more than its words."""
 
-CLEAR_SIMILARITY = 0.97
+CLEAR_SIMILARITY = 0.999
 """A group that is so like one title is one condition: nothing is cut."""
 
-CUT_PRICE = 0.25
-"""What a further condition costs, as a share of the squared mean weight of a word: without it, noise would cut titles apart."""
+# Prices, as shares of the squared mean weight of a word.
+CUT_PRICE = 0.3
+"""What a further condition costs: without it, noise would cut titles apart."""
+
+DROP_PRICE = 0.5
+"""What it costs to leave a piece out of every condition."""
+
+CAPITAL_PRICE = 0.3
+"""What it costs to join a piece that begins like a sentence to the one before."""
+
+AFTER_TAIL_PRICE = 0.02
+"""What it costs to join a piece to a tail before it: of two conditions, a tail rather belongs to the first."""
+
+STRONG_JOINT_PRICE = 0.3
+"""What it costs to keep together what a semicolon, a full stop, a slash or words such as `as well as` part."""
+
+UNEXPLAINED_PRICE = 0.15
+"""What words cost that the nearest title does not explain, as a share of what they would be worth."""
+
+LEAST_SIMILARITY = 0.45
+"""A part that is less like every title is no condition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +108,26 @@ def _stands_alone(text: str, match: re.Match[str]) -> bool:
 
 
 def split_pieces(text: str) -> list[list[Span]]:
-    """The smallest parts a text may be cut into, grouped by the groups between which it is always cut."""
+    """The smallest parts a text may be cut into, in groups between which it is always cut: lines and items of a list."""
     groups = [
-        [trimmed for piece in _cut(text, group, _MAY_CUT) if (trimmed := _trim(text, piece))]
-        for group in _cut(text, Span(_skip_heading(text), len(text)), _ALWAYS_CUT)
+        [trimmed for piece in _cut(group, _MAY_CUT.finditer(text, group.start, group.end)) if (trimmed := _trim(text, piece))]
+        for line in _cut(Span(_skip_heading(text), len(text)), _NEW_LINE.finditer(text))
+        for group in _cut(line, _find_list_numbers(text, line))
     ]
     return [group for group in groups if group]
+
+
+def _find_list_numbers(text: str, line: Span) -> Iterator[re.Match[str]]:
+    """`1. 2. 3.` or `1) 2) 3)`: one form throughout, counting up; a number at the beginning of a line may be any."""
+    form: tuple[str, str] | None = None
+    following = 1
+    for match in _LIST_NUMBER.finditer(text, line.start, line.end):
+        found, number = (match["before"], match["after"]), int(match["number"])
+        is_first = form is None and (number == 1 or not text[line.start : match.start()].strip(_EDGE))
+        is_list_form = bool(match["after"] or match["before"] == "#") and (match["before"] != "(" or match["after"] == ")")
+        if is_list_form and (is_first or (found == form and number == following)):
+            form, following = found, number + 1
+            yield match
 
 
 def _skip_heading(text: str) -> int:
@@ -96,11 +136,12 @@ def _skip_heading(text: str) -> int:
     return match.end() if match else 0
 
 
-def _cut(text: str, span: Span, separator: re.Pattern[str]) -> Iterator[Span]:
+def _cut(span: Span, separators: Iterable[re.Match[str]]) -> Iterator[Span]:
     start = span.start
-    for match in separator.finditer(text, span.start, span.end):
-        yield Span(start, match.start())
-        start = match.end()
+    for match in separators:
+        if span.start <= match.start() and match.end() <= span.end:
+            yield Span(start, match.start())
+            start = match.end()
     yield Span(start, span.end)
 
 
@@ -119,96 +160,63 @@ class ConditionFinder:
     def __init__(self, index: CandidateIndex) -> None:
         self._index = index
 
+    @cached_property
+    def _runs(self) -> RunSimilarity:
+        return RunSimilarity(self._index.documents)
+
     def find(self, texts: Sequence[str], written: Sequence[Sequence[WrittenCode]]) -> list[list[Span]]:
         """Where each text names a condition, in order. `written` are the codes that each text names itself."""
-        grouped = [split_pieces(text) for text in texts]
-        problems = [
-            _Cutting(text, self._join_tails(text, group), codes)
-            for text, groups, codes in zip(texts, grouped, written, strict=True)
-            for group in groups
-        ]
-        self._measure(problems, [[problem.whole] for problem in problems])
-        open_problems = [problem for problem in problems if problem.is_open()]
-        self._measure(open_problems, [problem.list_spans() for problem in open_problems])
-        solved = iter([problem.solve(CUT_PRICE * self._index.mean_weight**2) for problem in problems])
-        return [[span for _ in groups for span in next(solved)] for groups in grouped]
-
-    def _join_tails(self, text: str, pieces: Sequence[Span]) -> list[Span]:
-        """Pieces that only say more of a condition (`left eye`) stay with it: the one before, or else the next."""
-        if len(pieces) > MOST_TRIED_PIECES:
-            return list(pieces)
-        joined: list[Span] = []
-        waits = False
-        for piece in pieces:
-            is_tail = self._index.is_tail(text[piece.start : piece.end])
-            if joined and (is_tail or waits):
-                joined[-1] = Span(joined[-1].start, piece.end)
-                waits = waits and is_tail
-            else:
-                joined.append(piece)
-                waits = is_tail
-        return joined
-
-    def _measure(self, problems: Sequence[_Cutting], spans: Sequence[Sequence[Span]]) -> None:
-        asked = [(problem, span) for problem, wanted in zip(problems, spans, strict=True) for span in wanted]
-        queries = [self._index.read(problem.text[span.start : span.end]) for problem, span in asked]
-        for (problem, span), query, found in zip(asked, queries, self._index.search(queries), strict=True):
-            problem.add(span, found, self._index.weigh(query))
-
-
-class _Cutting:
-    """One group of pieces and what is known of its runs."""
-
-    def __init__(self, text: str, pieces: Sequence[Span], written: Sequence[WrittenCode]) -> None:
-        self.text = text
-        self.pieces = pieces
-        self.whole = Span(pieces[0].start, pieces[-1].end)
-        self._written = written
-        self._similarity: dict[Span, float] = {}
-        self._worth: dict[Span, float] = {}
-
-    def add(self, span: Span, found: Sequence[Candidate], weight: float) -> None:
-        """Note the nearest titles of a run, and the weight of its words."""
-        codes = [code.code for code in self._written if span.start <= code.start < span.end]
-        similarity = found[0].similarity if found else 0.0
-        if len(codes) == 1:
-            # A code belongs with the words that name it, and with no others.
-            similarity = max((item.similarity for item in found if item.code == codes[0]), default=0.0)
-            similarity = max(similarity, float(span in self.pieces))
-        elif codes and span not in self.pieces:
-            similarity = 0.0
-        self._similarity[span] = similarity
-        self._worth[span] = similarity**2 * weight
-
-    def is_open(self) -> bool:
-        """Whether cutting may help: several pieces, not too many to try, and no title that is all of them."""
-        return 1 < len(self.pieces) <= MOST_TRIED_PIECES and self._similarity[self.whole] < CLEAR_SIMILARITY
-
-    def list_spans(self) -> list[Span]:
-        """Every run of at most MOST_PIECES neighbouring pieces."""
         return [
-            Span(self.pieces[first].start, self.pieces[last].end)
-            for first in range(len(self.pieces))
-            for last in range(first, min(len(self.pieces), first + MOST_PIECES))
+            [span for group in split_pieces(text) for span in self._cut_group(text, group, codes)]
+            for text, codes in zip(texts, written, strict=True)
         ]
 
-    def solve(self, price: float) -> list[Span]:
-        """The conditions."""
-        if len(self.pieces) > MOST_TRIED_PIECES:
-            return list(self.pieces)
-        return choose_cuts(self.pieces, self._worth.__getitem__, price) if self.is_open() else [self.whole]
+    def _cut_group(self, text: str, pieces: Sequence[Span], written: Sequence[WrittenCode]) -> list[Span]:
+        if len(pieces) == 1 or len(pieces) > MOST_TRIED_PIECES:
+            return list(pieces)
+        # With the point behind it, if there is one: `subseq.` is short for something.
+        words = [self._index.read(text[piece.start : piece.end + 1]).words for piece in pieces]
+        tails = [self._runs.is_tail(of_piece) for of_piece in words]
+        similarity, weight = self._runs.score(words)
+        if similarity[0][-1] >= CLEAR_SIMILARITY:
+            return [Span(pieces[0].start, pieces[-1].end)]
+        unit = self._runs.mean_weight**2
+        prices = [_price_joint(text, left, right, tails[place : place + 2]) for place, (left, right) in enumerate(pairwise(pieces))]
+        joined = [0.0, *accumulate(unit * price for price in prices)]
+        named = [sum(piece.start <= code.start < piece.end for code in written) for piece in pieces]
+
+        def worth(first: int, last: int) -> float:
+            if any(named[first : last + 1]):
+                # A code belongs with the words that name it, and with no others.
+                return weight[first][last] + 2.0 * unit if first == last else 0.0
+            if similarity[first][last] < LEAST_SIMILARITY or all(tails[first : last + 1]):
+                return 0.0
+            explained = similarity[first][last] ** 2
+            return (explained - UNEXPLAINED_PRICE * (1.0 - explained)) * weight[first][last] - (joined[last] - joined[first])
+
+        return choose_cuts(pieces, worth, price=CUT_PRICE * unit, drop=DROP_PRICE * unit) or [Span(pieces[0].start, pieces[-1].end)]
 
 
-def choose_cuts(pieces: Sequence[Span], worth: Callable[[Span], float], price: float) -> list[Span]:
-    """The runs of pieces with the greatest sum of `worth` less `price` a run; a piece worth less may stay out."""
-    best = [0.0] * (len(pieces) + 1)
-    previous: list[int | None] = [None] * (len(pieces) + 1)
-    for end in range(1, len(pieces) + 1):
-        best[end] = best[end - 1]
-        for first in range(max(0, end - MOST_PIECES), end):
-            value = best[first] + worth(Span(pieces[first].start, pieces[end - 1].end)) - price
-            if value > best[end] + 1e-9:
-                best[end], previous[end] = value, first
+def _price_joint(text: str, left: Span, right: Span, tails: Sequence[bool]) -> float:
+    """What it costs to keep two neighbouring pieces together, by what stands between them and how the second begins."""
+    begins_sentence = text[right.start].isupper() and text[right.start + 1 : right.start + 2].islower()
+    if tails[1] and not begins_sentence:
+        return AFTER_TAIL_PRICE * tails[0]
+    gap = text[left.end : right.start]
+    is_strong = gap[0] == ";" or (gap[0] == "." and "," not in gap) or _STRONG_JOINT.search(gap) is not None
+    return STRONG_JOINT_PRICE * is_strong + CAPITAL_PRICE * begins_sentence + AFTER_TAIL_PRICE * tails[0]
+
+
+def choose_cuts(pieces: Sequence[Span], worth: Callable[[int, int], float], *, price: float, drop: float) -> list[Span]:
+    """The runs of pieces with the greatest sum of `worth(first, last)` less `price` a run and `drop` a piece left out."""
+    best = [0.0]
+    previous: list[int | None] = [None]
+    for last in range(len(pieces)):
+        values = {first: best[first] + worth(first, last) - price for first in range(max(0, last + 1 - MOST_PIECES), last + 1)}
+        first = max(values, key=values.__getitem__)
+        is_better = values[first] > best[last] - drop + 1e-9
+        best.append(values[first] if is_better else best[last] - drop)
+        previous.append(first if is_better else None)
     cuts: list[Span] = []
     end = len(pieces)
     while end > 0:
