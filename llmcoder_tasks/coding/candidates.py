@@ -37,7 +37,7 @@ COMMON_TAIL = 20
 REMEMBERED = 5_000
 """How many answers are kept: notes repeat the same phrases."""
 
-SEARCH_REACH = 0.15
+SEARCH_REACH = 0.1
 """A search finds every title that is at most so much less similar than the nearest one; of those behind, what it happens to see."""
 
 FIRST_LOOK = 0.5
@@ -137,10 +137,15 @@ class CandidateIndex:
         """The similarity of each query's first candidate, 0 without one: what `search` gives, in less time."""
         return [self._best_similarity(query) for query in queries]
 
+    def forget(self) -> None:
+        """Drop the answers that are kept for repeated phrases, so that searching them can be timed."""
+        self._search.cache_clear()
+        self._best_similarity.cache_clear()
+
     def _search_anew(self, query: Query, k: int) -> tuple[Candidate, ...]:
         # One code may own several documents, and word order is still to be seen: look at more of them than codes are wanted.
         chosen: dict[str, Candidate] = {}
-        for similarity, number in self._find_nearest(query, 3 * k, SEARCH_REACH):
+        for similarity, number in self._find_nearest(query, 2 * k, SEARCH_REACH):
             document = self.documents[number]
             if document.code not in chosen:
                 chosen[document.code] = Candidate(document.code, similarity, document.text)
@@ -158,7 +163,7 @@ class CandidateIndex:
         if weighing is None:
             return []
         documents = self._list_near(weighing, reach * weighing.norm)
-        similarities = (self._titles[documents] @ weighing.weights) / np.float32(weighing.norm)
+        similarities = self._score(weighing, documents) / np.float32(weighing.norm)
         if len(documents) > most:
             nearest = np.argpartition(-similarities, most - 1)[:most]
             documents, similarities = documents[nearest], similarities[nearest]
@@ -212,6 +217,16 @@ class CandidateIndex:
                     break
                 level = max(wanted, 0.0)
         return np.flatnonzero(scores > max(wanted - behind, 0.0))
+
+    def _score(self, weighing: _Weighing, documents: Any) -> Any:
+        """The scores of some documents, none of them empty: a sparse product without the price of slicing a matrix."""
+        starts = self._titles.indptr[documents]
+        lengths = self._titles.indptr[documents + 1] - starts
+        ends = np.cumsum(lengths)
+        begins = ends - lengths
+        held = np.repeat(starts - begins, lengths) + np.arange(ends[-1] if len(ends) else 0)
+        products = weighing.weights[self._titles.indices[held]] * self._titles.data[held]
+        return np.add.reduceat(products, begins) if len(ends) else products
 
     def _clear_scores(self) -> Any:
         """One zero for each document, in memory that searches of this thread share: a fresh array costs as much as a search."""

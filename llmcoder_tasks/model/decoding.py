@@ -31,25 +31,27 @@ def batch_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[in
 
 def decode_greedy(
     model: AnswerLlama, prompts: Sequence[Sequence[int]], *, trie: CodeTrie | None, end_id: int, max_answer_tokens: int
-) -> list[list[int]]:
+) -> tuple[list[list[int]], list[float]]:
     """The most probable next token, again and again, for prompts of one length; each answer with its end, if it came to it.
 
-    With a trie, only tokens that lead to one of its codes are considered.
+    With a trie, only tokens that lead to one of its codes are considered. Second, the log-probability (natural) of each answer
+    among all answers, the ones that the trie forbids included: a model that is pressed into the trie is not sure.
     """
     first = model.first_answer_id
     cache = DynamicCache(config=model.config)
     tokens = torch.tensor([list(prompt) for prompt in prompts], device=model.device)
     answers: list[list[int]] = [[] for _ in prompts]
+    log_probabilities = [0.0] * len(prompts)
     rows = list(range(len(prompts)))
     nodes = [ROOT] * len(prompts)
     for _ in range(max_answer_tokens):
         states = model.model(input_ids=tokens, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
         logits = model.answer_logits(states, tokens[:, -1])
-        if trie is not None:
-            logits = logits.masked_fill(_forbidden(trie, nodes, logits.shape, first).to(logits.device), -torch.inf)
-        chosen = (logits.argmax(-1) + first).tolist()
-        for row, token in zip(rows, chosen, strict=True):
+        chosen = (logits.argmax(-1) + first).tolist() if trie is None else _choose_allowed(logits, trie, nodes, first)
+        chances = logits.float().log_softmax(-1)[range(len(rows)), [token - first for token in chosen]].tolist()
+        for row, token, chance in zip(rows, chosen, chances, strict=True):
             answers[row].append(token)
+            log_probabilities[row] += chance
         going = [position for position, token in enumerate(chosen) if token != end_id]
         if not going:
             break
@@ -59,22 +61,29 @@ def decode_greedy(
             rows = [rows[position] for position in going]
             cache.batch_select_indices(torch.tensor(going, device=model.device))
         tokens = torch.tensor([[chosen[position]] for position in going], device=model.device)
-    return answers
+    return answers, log_probabilities
 
 
-def _forbidden(trie: CodeTrie, nodes: Sequence[int], shape: torch.Size, first: int) -> torch.Tensor:
-    forbidden = torch.ones(shape, dtype=torch.bool)
-    at_root = torch.tensor([node == ROOT for node in nodes])
-    if bool(at_root.any()):
-        # Thousands of categories may begin a code: lay them out once for all rows that stand there.
-        root = torch.ones(shape[1], dtype=torch.bool)
-        root[torch.tensor(trie.allowed(ROOT)) - first] = False
-        forbidden[at_root] = root
-    following = [(row, token - first) for row, node in enumerate(nodes) if node != ROOT for token in trie.allowed(node)]
-    if following:
-        rows, columns = zip(*following, strict=True)
-        forbidden[rows, columns] = False
-    return forbidden
+def _choose_allowed(logits: torch.Tensor, trie: CodeTrie, nodes: Sequence[int], first: int) -> list[int]:
+    """The most probable of the tokens that may follow each row's node."""
+    chosen = [0] * len(nodes)
+    at_root = [row for row, node in enumerate(nodes) if node == ROOT]
+    if at_root:
+        # Thousands of categories may begin a code: the same ones for all rows that stand there.
+        allowed = np.array(trie.allowed(ROOT))
+        columns = torch.from_numpy(allowed - first).to(logits.device)
+        rows = logits if len(at_root) == len(nodes) else logits[at_root]
+        for row, place in zip(at_root, rows[:, columns].argmax(-1).tolist(), strict=True):
+            chosen[row] = int(allowed[place])
+    inside = [row for row, node in enumerate(nodes) if node != ROOT]
+    if inside:
+        options = [trie.allowed(nodes[row]) for row in inside]
+        width = max(map(len, options))
+        table = np.array([option + option[:1] * (width - len(option)) for option in options])
+        picked = logits[np.array(inside)[:, None], table - first].argmax(-1).tolist()
+        for number, (row, place) in enumerate(zip(inside, picked, strict=True)):
+            chosen[row] = int(table[number, place])
+    return chosen
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,9 +21,17 @@ from llmcoder_tasks.model.trie import CodeTrie
 
 logger = logging.getLogger(__name__)
 
-NODES_ON_CPU = 64
+NODES_ON_CPU = 128
 NODES_ON_GPU = 2048
 """How many tokens of candidates are scored together: fewer waste less in a last, half-empty group, more amortise calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The codes that a model gives for a text, and the natural logarithm of the probability that it gives to this answer."""
+
+    codes: tuple[str, ...]
+    log_probability: float
 
 
 class LocalModel:
@@ -68,19 +77,23 @@ class LocalModel:
         that do not exist. A text too long for the model keeps its beginning. A code that is not finished when the answer's room
         ends is left out.
         """
+        return [answer.codes for answer in self.answer(texts, trie=trie, batch_size=batch_size)]
+
+    def answer(self, texts: Sequence[str], *, trie: CodeTrie | None, batch_size: int = 128) -> list[Answer]:
+        """What `predict` says, with how sure the model is."""
         prompts = self._encode(texts)
-        found: list[tuple[str, ...]] = [()] * len(texts)
+        found = [Answer((), 0.0)] * len(texts)
         for rows in batch_by_length([len(prompt) for prompt in prompts], batch_size):
             with torch.inference_mode():
-                answers = decode_greedy(
+                answers, log_probabilities = decode_greedy(
                     self._model,
                     [prompts[row] for row in rows],
                     trie=trie,
                     end_id=self.tokenizer.end_id,
                     max_answer_tokens=self.tokenizer.settings.answer_tokens,
                 )
-            for row, answer in zip(rows, answers, strict=True):
-                found[row] = self.tokenizer.decode_answer(self._whole_codes(answer))
+            for row, answer, log_probability in zip(rows, answers, log_probabilities, strict=True):
+                found[row] = Answer(self.tokenizer.decode_answer(self._whole_codes(answer)), log_probability)
         return found
 
     def score(self, texts: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
