@@ -310,7 +310,7 @@ def fit_coder_command(model_id: str, dataset_id: str) -> None:
     )
 
 
-def _evaluate_suite(with_stores: Connections, suite: Path, model_id: str | None, on: date, kind: Any) -> None:
+def _evaluate_suite(with_stores: Connections, suite: Path, model_id: str | None, on: date, kind: Any, way: Any) -> None:
     from rich.console import Console
 
     from llmcoder_tasks.steps.evaluate_suite import evaluate_suite, render_suite_result
@@ -320,6 +320,7 @@ def _evaluate_suite(with_stores: Connections, suite: Path, model_id: str | None,
         model=_published_model(with_stores, model_id),
         on=on,
         kind=kind,
+        way=way,
         storage=with_stores.storage,
         database=with_stores.database,
         cache_folder=_cache_folder(with_stores),
@@ -337,9 +338,17 @@ def _evaluate_suite(with_stores: Connections, suite: Path, model_id: str | None,
 @click.option(
     "--kind", type=click.Choice(["phrase", "note"]), default="phrase", show_default=True, help="With --suite: what its texts are."
 )
+@click.option(
+    "--coder",
+    "way",
+    type=click.Choice(["together", "lexical", "model"]),
+    default="together",
+    show_default=True,
+    help="With --suite: coding as shipped, by words alone, or by the language model alone.",
+)
 @click.option("--limit", type=int, default=1000, show_default=True, help="Items for each scenario of a dataset.")
 def evaluate_model_command(
-    model_id: str | None, dataset_id: str | None, suite: Path | None, on: datetime | None, kind: Any, limit: int
+    model_id: str | None, dataset_id: str | None, suite: Path | None, on: datetime | None, kind: Any, way: Any, limit: int
 ) -> None:
     """Judge a trained model on a dataset's suites, or the model in service (or MODEL_ID) on your own suite.
 
@@ -347,7 +356,7 @@ def evaluate_model_command(
     """
     with_stores = connect()
     if suite is not None:
-        _evaluate_suite(with_stores, suite, model_id, _day(on) or date.today(), kind)
+        _evaluate_suite(with_stores, suite, model_id, _day(on) or date.today(), kind, way)
         return
     if model_id is None or dataset_id is None:
         raise click.UsageError("give MODEL_ID and DATASET_ID, or --suite FILE.jsonl")

@@ -8,11 +8,12 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from llmcoder_tasks.coding.coder import Coder
 from llmcoder_tasks.coding.coder_fit import CODER_NAME, CoderFit
+from llmcoder_tasks.coding.model_alone import ModelAlone
 from llmcoder_tasks.coding.notes import code_notes
 from llmcoder_tasks.database import Database
 from llmcoder_tasks.dataset.store import fetch_dataset, read_manifest
@@ -27,10 +28,6 @@ from llmcoder_tasks.model.manifest import fetch_model
 from llmcoder_tasks.progress import record_step, track
 from llmcoder_tasks.records import DatasetRef, ModelRef, ScorecardRef
 from llmcoder_tasks.storage import Storage
-
-if TYPE_CHECKING:
-    from llmcoder_tasks.model.local import LocalModel
-    from llmcoder_tasks.model.trie import CodeTrie
 
 logger = logging.getLogger(__name__)
 
@@ -178,24 +175,18 @@ def _open_rows(stages: Mapping[str, Path], code_set: CodeSet, fit: CoderFit, *, 
     from llmcoder_tasks.model.trie import CodeTrie
 
     *_, folder = stages.values()
-    yield _open_model_row("untrained", LocalModel.untrained(folder), None, limit=min(limit, UNTRAINED_LIMIT))
+    untrained = LocalModel.untrained(folder)
+    answer = partial(untrained.predict, trie=None)
+    yield CoderRow("untrained", answer, answer, min(limit, UNTRAINED_LIMIT))
     coder = Coder.open(folder, code_set, fit=fit)
     words_alone = Coder(code_set, index=coder.index, fit=fit)
     yield CoderRow("lexical", coder.predict_lexical, _note_predictor(words_alone), limit)
     for stage, path in stages.items():
         model = LocalModel.load(path)
         trie = CodeTrie.build((code.code for code in code_set.billable), model.tokenizer)
-        yield _open_model_row(stage, model, trie, limit=limit)
+        # A model alone answers a note as one long phrase, from the note's beginning.
+        yield CoderRow(stage, ModelAlone(model, trie).predict, partial(model.predict, trie=trie), limit)
     yield CoderRow("together", coder.predict_together, _note_predictor(coder), limit)
-
-
-def _open_model_row(coder: str, model: LocalModel, trie: CodeTrie | None, *, limit: int) -> CoderRow:
-    """A language model alone: it answers a note as it answers a phrase, from the note's beginning."""
-
-    def predict(texts: Sequence[str]) -> list[tuple[str, ...]]:
-        return model.predict(texts, trie=trie)
-
-    return CoderRow(coder, predict, predict, limit)
 
 
 def _note_predictor(coder: Coder) -> Predictor:

@@ -17,7 +17,7 @@ from llmcoder_tasks.evaluation.metrics import MicroScores, Share
 from llmcoder_tasks.evaluation.outcomes import Predictor, score_suite
 from llmcoder_tasks.evaluation.scorecard import build_cell
 from llmcoder_tasks.evaluation.suites import BadRow, Suite, hash_suites, read_suite_file
-from llmcoder_tasks.icd10cm.code_set import find_release, read_code_set
+from llmcoder_tasks.icd10cm.code_set import CodeSet, find_release, read_code_set
 from llmcoder_tasks.model.manifest import fetch_model
 from llmcoder_tasks.progress import record_step, track
 from llmcoder_tasks.records import ModelRef
@@ -26,6 +26,8 @@ from llmcoder_tasks.storage import Storage
 logger = logging.getLogger(__name__)
 
 TextKind = Literal["phrase", "note"]
+Way = Literal["together", "lexical", "model"]
+"""Coding as it is shipped, by words alone, or by the language model alone."""
 
 _BATCH = 64
 
@@ -38,6 +40,7 @@ class SuiteResult:
     release_key: str
     suite_sha256: str
     kind: TextKind
+    way: Way
     n: int
     exact: Share
     category: Share
@@ -48,23 +51,33 @@ class SuiteResult:
 
 
 def evaluate_suite(
-    suite: Path, *, model: ModelRef, on: date, kind: TextKind, storage: Storage, database: Database, cache_folder: Path
+    suite: Path,
+    *,
+    model: ModelRef,
+    on: date,
+    kind: TextKind,
+    storage: Storage,
+    database: Database,
+    cache_folder: Path,
+    way: Way = "together",
 ) -> SuiteResult:
     """Score a published model on a file, with the codes valid `on` a date. Nothing of it is kept but how long it took.
 
-    Rows that cannot be scored are reported with their line and left out. Raises EvaluationError when none can be, or when no
-    release is loaded for the date; ModelError when the model's files are altered.
+    Rows that cannot be scored are reported with their line and left out. Raises EvaluationError when none can be, when no release
+    is loaded for the date, or for notes by the model alone; ModelError when the model's files are altered.
     """
+    if kind == "note" and way == "model":
+        raise EvaluationError("the language model alone reads no whole notes: leave --coder out, or say lexical")
     examples, bad_rows = read_suite_file(suite)
     release = find_release(database, on)
     if release is None:
         raise EvaluationError(f"no loaded release is valid on {on}: ingest one, or give another date")
     with record_step(database, "evaluate_suite", model.model_id) as detail:
         code_set = read_code_set(database, release.key)
-        coder = Coder.open(fetch_model(storage, model.uri, cache_folder), code_set)
+        folder = fetch_model(storage, model.uri, cache_folder)
         own = Suite("suite", tuple(examples))
         known_codes = frozenset(code.code for code in code_set.codes)
-        outcomes = score_suite("together", _predictor(coder, kind), own, known_codes=known_codes)
+        outcomes = score_suite(way, _in_batches(_open(folder, code_set, kind, way)), own, known_codes=known_codes)
         detail["items"] = len(examples)
     cell = build_cell(outcomes, [own])
     return SuiteResult(
@@ -72,6 +85,7 @@ def evaluate_suite(
         release_key=release.key,
         suite_sha256=hash_suites([own]),
         kind=kind,
+        way=way,
         n=cell.n,
         exact=cell.exact,
         category=cell.category,
@@ -82,18 +96,31 @@ def evaluate_suite(
     )
 
 
-def _predictor(coder: Coder, kind: TextKind) -> Predictor:
-    """All codes that the coder proposes, in batches that show progress."""
+def _open(folder: Path, code_set: CodeSet, kind: TextKind, way: Way) -> Predictor:
+    """What names all codes that a model folder proposes for texts, one way or another."""
+    if way == "model":
+        from llmcoder_tasks.coding.model_alone import ModelAlone
+        from llmcoder_tasks.model.local import LocalModel  # imports torch
+        from llmcoder_tasks.model.trie import CodeTrie
+
+        model = LocalModel.load(folder)
+        return ModelAlone(model, CodeTrie.build(code_set.titles, model.tokenizer)).predict
+    coder = Coder.open(folder, code_set)
+    if way == "lexical":
+        coder = Coder(code_set, index=coder.index, fit=coder.fit)
+    if kind == "note":
+        return lambda texts: [tuple(prediction.code for prediction in found) for found in code_notes(coder, texts)]
+    return coder.predict_lexical if way == "lexical" else coder.predict_together
+
+
+def _in_batches(predictor: Predictor) -> Predictor:
+    """The same in batches that show progress."""
 
     def predict(texts: Any) -> list[tuple[str, ...]]:
         answers: list[tuple[str, ...]] = []
         starts = range(0, len(texts), _BATCH)
         for start in track(starts, "coding the suite", total=len(starts), unit="batches"):
-            batch = texts[start : start + _BATCH]
-            if kind == "note":
-                answers += [tuple(prediction.code for prediction in found) for found in code_notes(coder, batch)]
-            else:
-                answers += coder.predict_together(batch)
+            answers += predictor(texts[start : start + _BATCH])
         return answers
 
     return predict
@@ -103,7 +130,8 @@ def render_suite_result(result: SuiteResult) -> Any:
     """The figures as a rich table for a terminal, the lines that could not be scored below it."""
     from rich.table import Table
 
-    table = Table(title=f"{result.model_id} on {result.n:,} {result.kind}s, release {result.release_key}", title_justify="left")
+    title = f"{result.model_id}, {result.way}, on {result.n:,} {result.kind}s, release {result.release_key}"
+    table = Table(title=title, title_justify="left")
     for name, justify in (("figure", "left"), ("%", "right"), ("95 % interval", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for label, share in (("exact match", result.exact), ("category match", result.category)):

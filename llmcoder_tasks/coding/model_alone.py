@@ -1,0 +1,78 @@
+"""A language model that codes by itself, without the words of the release: what a scorecard's rows of the model's stages are.
+
+A model that answers one condition at a time chooses by its own probabilities where a line of several is cut: a run of pieces that
+is a condition gets a sure answer, half a title or two conditions at once do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llmcoder_tasks.coding.phrases import MOST_PIECES, MOST_TRIED_PIECES, Span, choose_cuts, split_pieces
+
+if TYPE_CHECKING:
+    from llmcoder_tasks.model.local import Answer, LocalModel
+    from llmcoder_tasks.model.trie import CodeTrie
+
+CUT_PRICE = 1.0
+DROP_PRICE = 8.0
+"""In units of log-probability: what a further condition costs, and a piece that belongs to none. Chosen on validation lines."""
+
+CLEAR_LOG_PROBABILITY = -0.05
+"""A line that is answered as surely as this is one condition: nothing is cut."""
+
+
+class ModelAlone:
+    """Codes phrases by a language model and the tree of the codes that may come out."""
+
+    def __init__(self, model: LocalModel, trie: CodeTrie) -> None:
+        self._model = model
+        self._trie = trie
+
+    def predict(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
+        """The codes of each text, in order of mention, each once."""
+        if self._model.tokenizer.settings.conditions_per_answer == "several":
+            return self._model.predict(texts, trie=self._trie)
+        lines = [split_pieces(text) or [[Span(0, len(text))]] for text in texts]
+        groups = [(text, pieces) for text, line in zip(texts, lines, strict=True) for pieces in line]
+        answers = self._answer(dict.fromkeys(text[pieces[0].start : pieces[-1].end] for text, pieces in groups))
+        answers |= self._answer(
+            dict.fromkeys(
+                run
+                for text, pieces in groups
+                if answers[text[pieces[0].start : pieces[-1].end]].log_probability < CLEAR_LOG_PROBABILITY
+                for run in _list_runs(text, pieces)
+                if run not in answers
+            )
+        )
+        codes = iter([_solve(text, pieces, answers) for text, pieces in groups])
+        return [tuple(dict.fromkeys(code for _ in line for code in next(codes))) for line in lines]
+
+    def _answer(self, runs: dict[str, None]) -> dict[str, Answer]:
+        return dict(zip(runs, self._model.answer(list(runs), trie=self._trie), strict=True))
+
+
+def _list_runs(text: str, pieces: Sequence[Span]) -> list[str]:
+    longest = MOST_PIECES if len(pieces) <= MOST_TRIED_PIECES else 1
+    return [
+        text[pieces[first].start : pieces[last].end]
+        for first in range(len(pieces))
+        for last in range(first, min(len(pieces), first + longest))
+    ]
+
+
+def _solve(text: str, pieces: Sequence[Span], answers: dict[str, Answer]) -> list[str]:
+    """The codes of one group of pieces."""
+    whole = answers[text[pieces[0].start : pieces[-1].end]]
+    if len(pieces) == 1 or whole.log_probability >= CLEAR_LOG_PROBABILITY:
+        return list(whole.codes)
+    runs = list(pieces)
+    if len(pieces) <= MOST_TRIED_PIECES:
+        runs = choose_cuts(
+            pieces,
+            lambda first, last: answers[text[pieces[first].start : pieces[last].end]].log_probability,
+            price=CUT_PRICE,
+            drop=DROP_PRICE,
+        )
+    return [code for run in runs for code in answers[text[run.start : run.end]].codes]
