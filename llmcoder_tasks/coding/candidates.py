@@ -72,8 +72,14 @@ class Query:
 class CandidateIndex:
     """Titles and terms of one release, searchable. Build takes seconds; searching is pure and keeps no order or batch effects."""
 
-    def __init__(self, code_set: CodeSet, short_forms: Mapping[str, Sequence[str]]) -> None:
-        self.documents: list[Document] = list_documents(code_set)
+    def __init__(
+        self,
+        code_set: CodeSet,
+        short_forms: Mapping[str, Sequence[str]],
+        *,
+        spoken_names: Sequence[tuple[str, str]] | None = None,
+    ) -> None:
+        self.documents: list[Document] = list_documents(code_set, spoken_names)
         token_lists = [[token.folded for token in split_tokens(document.text)] for document in self.documents]
         vocabulary = Vocabulary(token_lists)
         self.normaliser = Normaliser(vocabulary, short_forms)
@@ -83,7 +89,6 @@ class CandidateIndex:
         self._build(token_lists)
         self._scratch = threading.local()
         self._search = lru_cache(maxsize=REMEMBERED)(self._search_anew)
-        self._best_similarity = lru_cache(maxsize=REMEMBERED)(self._measure_best)
 
     def _build(self, token_lists: Sequence[Sequence[str]]) -> None:
         from scipy import sparse
@@ -133,19 +138,14 @@ class CandidateIndex:
         """For each query up to `k` candidates, best first; none when it shares no word with the release."""
         return [list(self._search(query, k)) for query in queries]
 
-    def best_similarity(self, queries: Sequence[Query]) -> list[float]:
-        """The similarity of each query's first candidate, 0 without one: what `search` gives, in less time."""
-        return [self._best_similarity(query) for query in queries]
-
     def forget(self) -> None:
         """Drop the answers that are kept for repeated phrases, so that searching them can be timed."""
         self._search.cache_clear()
-        self._best_similarity.cache_clear()
 
     def _search_anew(self, query: Query, k: int) -> tuple[Candidate, ...]:
         # One code may own several documents, and word order is still to be seen: look at more of them than codes are wanted.
         chosen: dict[str, Candidate] = {}
-        for similarity, number in self._find_nearest(query, 2 * k, SEARCH_REACH):
+        for similarity, number in self._find_nearest(query, 2 * k):
             document = self.documents[number]
             if document.code not in chosen:
                 chosen[document.code] = Candidate(document.code, similarity, document.text)
@@ -153,16 +153,12 @@ class CandidateIndex:
                     break
         return tuple(chosen.values())
 
-    def _measure_best(self, query: Query) -> float:
-        nearest = self._find_nearest(query, 20, ORDER_SHARE)
-        return nearest[0][0] if nearest else 0.0
-
-    def _find_nearest(self, query: Query, most: int, reach: float) -> list[tuple[float, int]]:
-        """Similarity and number of the documents most like a query, best first: at most `most`, none within `reach` forgotten."""
+    def _find_nearest(self, query: Query, most: int) -> list[tuple[float, int]]:
+        """Similarity and number of the documents most like a query, best first: at most `most`, none near the best forgotten."""
         weighing = self._weigh_words(query)
         if weighing is None:
             return []
-        documents = self._list_near(weighing, reach * weighing.norm)
+        documents = self._list_near(weighing, SEARCH_REACH * weighing.norm)
         similarities = self._score(weighing, documents) / np.float32(weighing.norm)
         if len(documents) > most:
             nearest = np.argpartition(-similarities, most - 1)[:most]

@@ -106,7 +106,6 @@ def measure_parts(coder: Coder, model: LocalModel, rows: list[Row]) -> None:
     found = coder.index.search(queries, CANDIDATES)
     coder.index.forget()
     rate("read (normalise)", len(texts), lambda: [coder.index.read(text) for text in texts])
-    rate("search, best similarity alone", len(texts), lambda: coder.index.best_similarity(queries))
     rate(f"search, {CANDIDATES} candidates", len(texts), lambda: coder.index.search(queries, CANDIDATES))
     codes = [[item.code for item in candidates] for candidates in found]
     rate(f"language model, all {CANDIDATES} candidates", len(texts), lambda: model.score(texts, codes))

@@ -36,9 +36,3 @@ def test_no_title_near_the_best_one_is_missed(index: CandidateIndex, phrases: li
         near = {index.documents[number].code for similarity, number in everything if similarity > best - SEARCH_REACH + 0.035}
         assert near <= {candidate.code for candidate in found}
         assert found[0].similarity == best
-
-
-def test_the_best_similarity_is_that_of_the_first_candidate(index: CandidateIndex, phrases: list[str]) -> None:
-    queries = [index.read(text) for text in [*phrases, "", "qwrtzp xkcdvb"]]
-    found = index.search(queries)
-    assert index.best_similarity(queries) == [candidates[0].similarity if candidates else 0.0 for candidates in found]
