@@ -153,12 +153,12 @@ class CandidateIndex:
                     break
         return tuple(chosen.values())
 
-    def _find_nearest(self, query: Query, most: int) -> list[tuple[float, int]]:
-        """Similarity and number of the documents most like a query, best first: at most `most`, none near the best forgotten."""
+    def _find_nearest(self, query: Query, most: int, reach: float = SEARCH_REACH) -> list[tuple[float, int]]:
+        """Similarity and number of the documents most like a query, best first: at most `most`, none within `reach` forgotten."""
         weighing = self._weigh_words(query)
         if weighing is None:
             return []
-        documents = self._list_near(weighing, SEARCH_REACH * weighing.norm)
+        documents = self._list_near(weighing, reach * weighing.norm)
         similarities = self._score(weighing, documents) / np.float32(weighing.norm)
         if len(documents) > most:
             nearest = np.argpartition(-similarities, most - 1)[:most]
