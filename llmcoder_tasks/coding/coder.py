@@ -6,7 +6,7 @@ without a person (`calibration`). Every text is coded on its own: neither its ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 TextKind = Literal["phrase", "note"]
 
 CANDIDATES = 20
+
+LEAST_CONFIDENCE = 0.3
+"""A part of a line that is less sure than this names no condition, where another part does."""
 
 LEAST_SIMILARITY = 0.3
 """A text less like every title names no condition of the release."""
@@ -198,17 +201,41 @@ class Coder:
     def _code_texts(self, texts: Sequence[str], model: CodeScorer | None) -> list[tuple[CodePrediction, ...]]:
         written = [find_codes(text, self.code_set.titles) for text in texts]
         conditions = self._conditions.find(texts, written)
-        phrases = [text[span.start : span.end] for text, spans in zip(texts, conditions, strict=True) for span in spans]
-        answers = iter(self._code_phrases(phrases, model))
+        phrases = dict.fromkeys(
+            text[span.start : span.end]
+            for text, lines in zip(texts, conditions, strict=True)
+            for line in lines
+            for span in _with_whole(line)
+        )
+        answers = dict(zip(phrases, self._code_phrases(list(phrases), model), strict=True))
         results = []
-        for text, spans, codes in zip(texts, conditions, written, strict=True):
+        for text, lines, codes in zip(texts, conditions, written, strict=True):
             found: dict[str, CodePrediction] = {}
-            for span in spans:
+            for span in (span for line in lines for span in self._settle(text, line, codes, answers)):
                 inside = [code for code in codes if span.start <= code.start < span.end]
-                for prediction in self._predict(text, span, next(answers), inside):
+                for prediction in self._predict(text, span, answers[text[span.start : span.end]], inside):
                     found.setdefault(prediction.code, prediction)
             results.append(tuple(found.values()))
         return results
+
+    def _settle(
+        self, text: str, line: Sequence[Span], written: Sequence[WrittenCode], answers: Mapping[str, Sequence[ScoredCode]]
+    ) -> Sequence[Span]:
+        """The parts of a line that name conditions; where at most one does, that one or the whole line, whichever is surer.
+
+        A part of prose that names nothing (`the chart was updated`) stays out where another part names something.
+        """
+        whole = _with_whole(line)[-1]
+        if self.fit is None or len(line) < 2 or any(whole.start <= code.start < whole.end for code in written):
+            return line
+        best = {span: next(iter(answers[text[span.start : span.end]]), None) for span in (*line, whole)}
+        sure = [span for span in line if (answer := best[span]) and answer.confidence >= LEAST_CONFIDENCE]
+        if len(sure) > 1:
+            return sure
+        only, as_one = best[sure[0]] if sure else None, best[whole]
+        if as_one and (only is None or (as_one.confidence > only.confidence and as_one.code != only.code)):
+            return [whole]
+        return sure or line
 
     def _predict(self, text: str, span: Span, answer: Sequence[ScoredCode], written: Sequence[WrittenCode]) -> list[CodePrediction]:
         """The predictions of one condition: the codes that it names itself, else the best code for its words."""
@@ -231,6 +258,11 @@ class Coder:
 def is_literal(candidates: Sequence[Candidate]) -> bool:
     """Whether the text is one title or term word for word, and no other: no model need be asked."""
     return candidates[0].similarity > 1.0 - 1e-6 and (len(candidates) == 1 or candidates[1].similarity < 1.0 - 1e-6)
+
+
+def _with_whole(line: Sequence[Span]) -> list[Span]:
+    """The parts of a line, and the line from the first to the last of them."""
+    return [*line, Span(line[0].start, line[-1].end)] if len(line) > 1 else list(line)
 
 
 def _list_near(candidates: Sequence[Candidate]) -> list[str]:

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from llmcoder_tasks.model.local import Answer, LocalModel
     from llmcoder_tasks.model.trie import CodeTrie
 
-CUT_PRICE = 1.0
-DROP_PRICE = 8.0
-"""In units of log-probability: what a further condition costs, and a piece that belongs to none. Chosen on validation lines."""
+CUT_PRICE = -0.3
+DROP_PRICE = 12.0
+"""In units of log-probability: what a further condition costs (less than nothing: a model that never met two conditions at once is
+too sure of one of them), and a piece that belongs to none. Chosen on validation lines."""
 
-CLEAR_LOG_PROBABILITY = -0.05
+CLEAR_LOG_PROBABILITY = -0.01
 """A line that is answered as surely as this is one condition: nothing is cut."""
 
 

@@ -164,10 +164,10 @@ class ConditionFinder:
     def _runs(self) -> RunSimilarity:
         return RunSimilarity(self._index.documents)
 
-    def find(self, texts: Sequence[str], written: Sequence[Sequence[WrittenCode]]) -> list[list[Span]]:
-        """Where each text names a condition, in order. `written` are the codes that each text names itself."""
+    def find(self, texts: Sequence[str], written: Sequence[Sequence[WrittenCode]]) -> list[list[list[Span]]]:
+        """Where each line of each text names a condition, in order. `written` are the codes that a text names itself."""
         return [
-            [span for group in split_pieces(text) for span in self._cut_group(text, group, codes)]
+            [self._cut_group(text, group, codes) for group in split_pieces(text)]
             for text, codes in zip(texts, written, strict=True)
         ]
 

@@ -29,7 +29,7 @@ from llmcoder_tasks.icd10cm.code_set import CodeSet
 from llmcoder_tasks.progress import track
 from llmcoder_tasks.records import SCENARIOS, Example, Split
 
-GENERATOR_VERSION = "2"
+GENERATOR_VERSION = "3"
 """Raise it with every change that alters a generated text: it is part of the dataset's id."""
 
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")

@@ -105,7 +105,7 @@ class Variations:
     def mention(self, code: str, chance: Chance) -> str:
         """A condition as it stands in a list or inside a sentence, with its encounter: the title or a variation of any kind.
 
-        Falls back to the title where the variation drawn reads like another code's name.
+        Falls back to the title where the variation drawn reads like another code's name, or where there is none of its kind.
         """
         source = self.sources[code]
         kind = chance.pick(("title", "title", "title", "plain", "plain", "reordered", "abbreviations", "typos"))
@@ -115,7 +115,7 @@ class Variations:
             text = self._plain(source, chance)
         else:
             text = self._write(kind, source, chance, taught=False)
-        if self.code_by_name.get(normalise_text(text), code) != code:
+        if not text or self.code_by_name.get(normalise_text(text), code) != code:
             text = source.title
         return self.vocabulary.lower_first(text) if chance.happens(0.5) else text
 

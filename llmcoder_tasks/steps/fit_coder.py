@@ -125,8 +125,9 @@ def _cut(examples: Sequence[Example], coder: Coder) -> list[_Text]:
     found = ConditionFinder(coder.index).find([example.text for example in examples], [()] * len(examples))
     return [
         _Text("multiple", example.codes[0], frozenset(example.codes), example.text[span.start : span.end])
-        for example, spans in zip(examples, found, strict=True)
-        for span in spans
+        for example, lines in zip(examples, found, strict=True)
+        for line in lines
+        for span in line
     ]
 
 

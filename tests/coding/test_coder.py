@@ -217,3 +217,15 @@ def test_published_variations_are_coded_by_words_alone(coder: Coder, scenario: s
     answers = coder.predict_lexical([row["text"] for row in rows])
     right = sum(set(answer) == set(row["codes"]) for row, answer in zip(rows, answers, strict=True))
     assert right / len(rows) >= least
+
+
+def test_prose_that_names_nothing_is_left_out_where_another_part_names_something(coder: Coder) -> None:
+    fitted = Coder(coder.code_set, index=coder.index, fit=_fit(100.0, 0.95))
+    text = "Essential (primary) hypertension. Vital signs are stable."
+    assert [prediction.code for prediction in fitted.code_text(text)] == ["I10"]
+
+
+def test_what_stands_in_a_list_of_its_own_lines_is_never_left_out(coder: Coder) -> None:
+    fitted = Coder(coder.code_set, index=coder.index, fit=_fit(100.0, 0.95))
+    predictions = fitted.code_text("1. Gout, unspecified\n2. Vital signs are stable")
+    assert [prediction.decision for prediction in predictions] == ["auto", "review"]

@@ -209,3 +209,9 @@ def test_a_variation_that_is_another_codes_name_is_never_given(code_set: CodeSet
     variations = Variations.of_release(replace(code_set, codes=codes, terms=()), load_lexicon(), seed=0)
     assert {variations.vary("reordered", "X001", ordinal, taught=False) for ordinal in range(100)} == {""}
     assert "Colon abscess" in {variations.vary("reordered", "X003", ordinal, taught=False) for ordinal in range(100)}
+
+
+def test_every_condition_of_a_line_is_mentioned(variations: Variations) -> None:
+    for code in list(variations.sources)[::7]:
+        for turn in range(12):
+            assert variations.mention(code, Chance(turn, code)).strip(), f"{code} is in the answer and not in the text"
