@@ -111,8 +111,8 @@ def _render_steps(rows: Sequence[Row]) -> Table:
     table = Table()
     table.add_column("step", no_wrap=True)
     table.add_column("subject", no_wrap=True, overflow="ellipsis")
-    table.add_column("seconds", justify="right")
-    table.add_column("peak MiB", justify="right")
+    table.add_column("seconds", justify="right", min_width=8)
+    table.add_column("peak MiB", justify="right", min_width=8)
     for step, group in groupby(rows, key=lambda row: row["step"]):
         members = list(group)
         subject = members[0]["subject"] if len(members) == 1 else f"{len(members)} parts, seconds added up"
