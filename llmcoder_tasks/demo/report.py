@@ -110,7 +110,7 @@ def _print_agreement(console: Console, database: Database, coding_run_id: str) -
 def _render_steps(rows: Sequence[Row]) -> Table:
     table = Table()
     table.add_column("step", no_wrap=True)
-    table.add_column("subject", no_wrap=True, overflow="ellipsis")
+    table.add_column("subject", no_wrap=True, overflow="ellipsis", max_width=72)
     table.add_column("seconds", justify="right", min_width=8)
     table.add_column("peak MiB", justify="right", min_width=8)
     for step, group in groupby(rows, key=lambda row: row["step"]):
