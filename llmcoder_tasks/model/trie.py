@@ -23,6 +23,7 @@ class CodeTrie:
         self._children = children
         self._ends = ends
         self._after_code = after_code
+        self._allowed: dict[int, list[int]] = {}  # as they are asked for
 
     @classmethod
     def build(cls, codes: Iterable[str], tokenizer: AnswerTokenizer) -> CodeTrie:
@@ -44,9 +45,12 @@ class CodeTrie:
         return cls(children, frozenset(ends), after_code=after_code)
 
     def allowed(self, node: int) -> list[int]:
-        """Token ids that may follow."""
-        following = list(self._children[node])
-        return [*following, *self._after_code] if node in self._ends else following
+        """Token ids that may follow. Not to be changed by the caller."""
+        known = self._allowed.get(node)
+        if known is None:
+            following = list(self._children[node])
+            known = self._allowed[node] = [*following, *self._after_code] if node in self._ends else following
+        return known
 
     def advance(self, node: int, token: int) -> int:
         """The node after an allowed token; the separator and the end lead to the root."""

@@ -142,7 +142,10 @@ def measure_trie(model: LocalModel, code_set: CodeSet, rows: list[Row]) -> None:
 
 
 def measure_seed(folder: Path, model: LocalModel, rows: list[Row]) -> float:
-    """One prompt at a time through `generate`, greedily, without a trie."""
+    """One prompt at a time through `generate`, greedily, without a trie.
+
+    A compact model never learns to keep from tokens of text in its answer: those are forbidden, or it would not come to an end.
+    """
     import torch
     from transformers import LlamaForCausalLM
 
@@ -157,6 +160,7 @@ def measure_seed(folder: Path, model: LocalModel, rows: list[Row]) -> float:
                 attention_mask=torch.ones_like(ids),
                 max_length=SEED_LENGTH,
                 do_sample=False,
+                suppress_tokens=list(range(model.tokenizer.first_answer_id)) or None,
                 eos_token_id=model.tokenizer.end_id,
                 pad_token_id=model.tokenizer.end_id,
             )
