@@ -31,9 +31,6 @@ NGRAM_SIZES = (3, 4, 5)
 WEAKEST_KINSHIP = 0.4
 """Two words with a smaller n-gram cosine count as strangers: this keeps the word matrix sparse."""
 
-COMMON_TAIL = 20
-"""So many titles end in a phrase that only qualifies what stands before it."""
-
 REMEMBERED = 5_000
 """How many answers are kept: notes repeat the same phrases."""
 
@@ -85,7 +82,6 @@ class CandidateIndex:
         self.normaliser = Normaliser(vocabulary, short_forms)
         self._word_ids = {word: number for number, word in enumerate(vocabulary.counts)}
         self._spellings = ["".join(self._letter(word) for word in words) for words in token_lists]
-        self._tails = _find_tails(document.text for document in self.documents if document.is_title)
         self._build(token_lists)
         self._scratch = threading.local()
         self._search = lru_cache(maxsize=REMEMBERED)(self._search_anew)
@@ -112,15 +108,6 @@ class CandidateIndex:
     def read(self, text: str) -> Query:
         """A phrase in the words of the release."""
         return Query(tuple(self.normaliser.normalise(split_tokens(text))))
-
-    def is_tail(self, text: str) -> bool:
-        """Whether titles often end so after a comma: `left eye`, `this is the initial encounter` are no conditions of their own."""
-        words = [word for word in self.read(text).words if word in self._word_ids and word not in NARRATIVE_WORDS]
-        return tuple(words) in self._tails
-
-    def weigh(self, query: Query) -> float:
-        """The sum of the squared weights of a query's words: rarity, and the mean rarity for a word unknown to the release."""
-        return sum(self._weigh_word(word) ** 2 for word in query.words)
 
     def share_known(self, query: Query) -> float:
         """The share of a query's weight in words that the release knows, in [0, 1]."""
@@ -258,13 +245,6 @@ _FIRST_LETTER = 0x10001
 
 def _damp(word: str, count: int) -> float:
     return (1.0 + math.log(count)) * (FRAME_WEIGHT if word in FRAME_WORDS else 1.0)
-
-
-def _find_tails(titles: Iterable[str]) -> frozenset[tuple[str, ...]]:
-    """The words after the last comma of at least COMMON_TAIL titles, folded, without plain words."""
-    counts = Counter(title.rpartition(", ")[2] for title in titles if ", " in title)
-    common = [[token.folded for token in split_tokens(tail)] for tail, count in counts.items() if count >= COMMON_TAIL]
-    return frozenset(tuple(word for word in words if word not in NARRATIVE_WORDS) for words in common)
 
 
 class WordKinship:

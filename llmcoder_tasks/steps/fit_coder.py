@@ -25,7 +25,7 @@ from llmcoder_tasks.coding.combination import Judged
 from llmcoder_tasks.coding.phrases import ConditionFinder
 from llmcoder_tasks.database import Database
 from llmcoder_tasks.dataset.store import fetch_dataset, read_examples, read_manifest
-from llmcoder_tasks.errors import ArtifactMissing, DatasetError
+from llmcoder_tasks.errors import ArtifactMissing, DatasetError, ModelError
 from llmcoder_tasks.icd10cm.code_set import read_code_set
 from llmcoder_tasks.model.manifest import fetch_model
 from llmcoder_tasks.progress import record_step, track
@@ -62,11 +62,7 @@ def fit_coder(
     fingerprint = _fingerprint(FIT_VERSION, model.model_id, dataset.dataset_id, items_of_a_scenario)
     key = f"coders/{model.model_id}/{CODER_NAME}"
     with record_step(database, "fit_coder", model.model_id) as detail:
-        try:
-            standing = CoderFit.parse(storage.read_bytes(key))
-        except ArtifactMissing:
-            standing = None
-        if standing is not None and standing.fingerprint == fingerprint:
+        if _read_fingerprint(storage, key) == fingerprint:
             logger.info("%s is already fitted on %s: nothing to do", model.model_id, dataset.dataset_id)
             return model
         folder = fetch_dataset(storage, dataset, cache_folder)
@@ -83,6 +79,14 @@ def fit_coder(
         detail["auto_threshold"] = fit.together.threshold.value
     _report(fit)
     return model
+
+
+def _read_fingerprint(storage: Storage, key: str) -> str:
+    """That of the fit which stands there; "" where none does, or one that an older version wrote and that is to be replaced."""
+    try:
+        return CoderFit.parse(storage.read_bytes(key)).fingerprint
+    except (ArtifactMissing, ModelError):
+        return ""
 
 
 def _fingerprint(*inputs: str | int) -> str:

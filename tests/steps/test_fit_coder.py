@@ -116,6 +116,9 @@ def test_a_second_run_changes_nothing_and_says_so(
         _run(model, dataset, storage, database, tmp_path)
     assert "already fitted" in caplog.text
     assert storage.read_bytes("coders/m1/coder.json") == before
+    storage.write_bytes("coders/m1/coder.json", b'{"schema_version": 1}')
+    _run(model, dataset, storage, database, tmp_path)
+    assert storage.read_bytes("coders/m1/coder.json") == before, "what an older version wrote is not replaced"
     other = _store_dataset(storage, tmp_path / "d2", share=0.35)
     assert _run(model, other, storage, database, tmp_path).fingerprint != json.loads(before)["fingerprint"]
 
