@@ -14,6 +14,8 @@ from typing import Any, Literal
 from llmcoder_tasks.errors import ReleaseError
 
 Decision = Literal["auto", "review"]
+Action = Literal["removed", "replaced", "added", "flagged"]
+Sex = Literal["F", "M"]
 Split = Literal["train", "validation", "test"]
 
 SCENARIOS = ("base", "reordered", "abbreviations", "typos", "multiple", "sentences", "notes")
@@ -130,6 +132,63 @@ class CodePrediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Patient:
+    """What rules and edits ask of a patient. None: not known."""
+
+    sex: Sex | None = None
+    age_years: int | None = None
+    admission_date: date | None = None
+    discharge_date: date | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a rule or a payer's edit did with a code, or has to say about it, and why.
+
+    `code` was removed, replaced (`related_code` stands for it now), added (because of `related_code`) or flagged. `reason` is in
+    plain words and holds no patient text. `start` and `end` are the evidence of the code, as character offsets into the note.
+    """
+
+    rule: str
+    action: Action
+    code: str
+    related_code: str | None
+    reason: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drg:
+    """A diagnosis related group: what a stay is paid by. `category` is its major diagnostic category, None for a few groups."""
+
+    number: int
+    category: int | None
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """The group of a stay by a version of the grouper (`431` is 43.1): with all proposed codes, and without those for review.
+
+    None where the codes lead to no group.
+    """
+
+    version: int
+    with_all: Drg | None
+    with_auto: Drg | None
+
+
+@dataclass(frozen=True, slots=True)
+class CodedNote:
+    """The codes of a note, the proposed principal diagnosis first; what rules and edits found; and, where known, its group."""
+
+    codes: tuple[CodePrediction, ...]
+    findings: tuple[Finding, ...] = ()
+    grouping: Grouping | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CodingResult:
     """What `llmcoder code` prints for one input row: codes, or an error and no code."""
 
@@ -138,9 +197,19 @@ class CodingResult:
     model: str | None
     codes: tuple[CodePrediction, ...] = field(default=())
     error: str | None = None
+    findings: tuple[Finding, ...] = field(default=())
+    grouping: Grouping | None = None
 
     def to_row(self) -> dict[str, Any]:
-        """The output row of the stable interface; codes carry the dot there."""
+        """The output row of the stable interface; codes carry the dot there. Findings and grouping stand only where there are any."""
         row = asdict(self)
         row["codes"] = [{**code, "code": render_code(code["code"])} for code in row["codes"]]
-        return row
+        row["findings"] = [
+            {
+                **finding,
+                "code": render_code(finding["code"]),
+                "related_code": render_code(finding["related_code"]) if finding["related_code"] else None,
+            }
+            for finding in row["findings"]
+        ]
+        return {name: value for name, value in row.items() if value or name not in {"findings", "grouping"}}

@@ -271,6 +271,83 @@ CREATE TABLE predictions (
     FOREIGN KEY (release_key, code, is_billable) REFERENCES codes (release_key, code, is_billable)
 );
 
+-- What rules and payer edits did with the codes of a note, and why. Holds no patient text.
+CREATE TABLE findings (
+    finding_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    encounter_id text NOT NULL,
+    note_sha256 text NOT NULL,
+    model_id text NOT NULL,
+    release_key text NOT NULL,
+    rank integer NOT NULL CHECK (rank > 0),    -- the order in which the rules spoke
+    rule text NOT NULL CHECK (rule ~ '^[a-z][a-z0-9_]*$'),
+    action text NOT NULL CHECK (action IN ('removed', 'replaced', 'added', 'flagged')),
+    code text NOT NULL CHECK (code ~ '^[A-Z][0-9A-Z]{2,6}$'),
+    related_code text CHECK (related_code ~ '^[A-Z][0-9A-Z]{2,6}$'),
+    reason text NOT NULL CHECK (reason <> ''),
+    evidence_start integer NOT NULL CHECK (evidence_start >= 0),     -- character offsets into the note, end exclusive
+    evidence_end integer NOT NULL,
+    CHECK (evidence_end > evidence_start),
+    CHECK (action <> 'replaced' OR related_code IS NOT NULL),
+    UNIQUE (encounter_id, note_sha256, model_id, release_key, rank),
+    FOREIGN KEY (encounter_id, note_sha256, model_id, release_key) REFERENCES coded_notes ON DELETE CASCADE
+);
+
+-- The diagnosis related group of a coded note with all proposed codes, and with those that pass by themselves.
+CREATE TABLE drgs (
+    encounter_id text NOT NULL,
+    note_sha256 text NOT NULL,
+    model_id text NOT NULL,
+    release_key text NOT NULL,
+    basis text NOT NULL CHECK (basis IN ('all', 'auto')),
+    grouper_version integer NOT NULL,          -- 431 is version 43.1
+    drg integer NOT NULL CHECK (drg BETWEEN 1 AND 999),
+    category integer CHECK (category BETWEEN 0 AND 25),              -- major diagnostic category
+    title text NOT NULL,
+    PRIMARY KEY (encounter_id, note_sha256, model_id, release_key, basis),
+    FOREIGN KEY (encounter_id, note_sha256, model_id, release_key) REFERENCES coded_notes ON DELETE CASCADE
+);
+
+-- Who works on which note right now: a lease, renewed while its worker lives, by the clock of this database.
+CREATE TABLE note_claims (
+    encounter_id text NOT NULL,
+    note_sha256 text NOT NULL,
+    model_id text NOT NULL REFERENCES models,
+    release_key text NOT NULL REFERENCES releases,
+    worker text NOT NULL CHECK (worker <> ''),
+    expires_at timestamptz NOT NULL,           -- from then on anybody may take the note over
+    PRIMARY KEY (encounter_id, note_sha256, model_id, release_key),
+    FOREIGN KEY (encounter_id, note_sha256) REFERENCES discharge_summaries ON DELETE CASCADE
+);
+CREATE INDEX note_claims_worker ON note_claims (worker);
+
+-- Notes that are not coded because of what they are. Holds no patient text. Deleting a row gives its note another chance.
+CREATE TABLE quarantined_notes (
+    content_sha256 text NOT NULL CHECK (content_sha256 ~ '^[0-9a-f]{64}$'),   -- of the file; of the note where it was a row already
+    place text NOT NULL CHECK (place <> ''),   -- file:row; the encounter where the note was a row already
+    source text NOT NULL,                      -- name of the file, or discharge_summaries
+    encounter_id text,                         -- NULL: unknown
+    reason text NOT NULL CHECK (reason IN (
+        'empty_note', 'note_too_long', 'binary', 'rtf', 'html', 'wrong_encoding',
+        'no_discharge_date', 'bad_date', 'discharge_in_future', 'duplicate_encounter', 'bad_field',
+        'unreadable_row', 'unknown_file', 'refused_by_database'
+    )),
+    coding_date date NOT NULL,                 -- the day that the file was loaded for, or the last of the run
+    coding_run_id text REFERENCES coding_runs ON DELETE CASCADE,     -- NULL: found in a file
+    received_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (content_sha256, place)
+);
+CREATE INDEX quarantined_notes_run ON quarantined_notes (coding_run_id);
+
+-- Files of an inbox that were loaded to their end: by content, so that one that comes again under another name is known.
+CREATE TABLE loaded_files (
+    content_sha256 text PRIMARY KEY CHECK (content_sha256 ~ '^[0-9a-f]{64}$'),
+    source text NOT NULL,
+    coding_date date NOT NULL,
+    encounter_count integer NOT NULL CHECK (encounter_count >= 0),
+    quarantined_count integer NOT NULL CHECK (quarantined_count >= 0),
+    loaded_at timestamptz NOT NULL DEFAULT now()
+);
+
 -- How long each step of the loop took, for people who ask.
 CREATE TABLE step_runs (
     step_run_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

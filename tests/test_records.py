@@ -12,6 +12,9 @@ from llmcoder_tasks.errors import ReleaseError
 from llmcoder_tasks.records import (
     CodePrediction,
     CodingResult,
+    Drg,
+    Finding,
+    Grouping,
     parse_code,
     parse_release_key,
     render_code,
@@ -83,3 +86,15 @@ def test_an_output_row_shows_codes_with_the_dot_and_no_error() -> None:
 def test_a_bad_row_has_a_reason_and_no_code() -> None:
     row = CodingResult("r2", None, None, error="the text is empty").to_row()
     assert (row["codes"], row["error"]) == ([], "the text is empty")
+
+
+def test_findings_and_group_stand_in_a_row_only_where_there_are_any() -> None:
+    finding = Finding("excludes1", "removed", "I10", "I110", "I11.0 holds it", 3, 9)
+    group = Grouping(431, Drg(291, 5, "Heart failure and shock with MCC"), None)
+    row = CodingResult("r3", "FY2026", "model-1", findings=(finding,), grouping=group).to_row()
+    assert (row["findings"][0]["code"], row["findings"][0]["related_code"]) == ("I10", "I11.0")
+    assert row["grouping"] == {
+        "version": 431,
+        "with_all": {"number": 291, "category": 5, "title": "Heart failure and shock with MCC"},
+        "with_auto": None,
+    }

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from llmcoder_tasks.coding.mentions import Mention, find_mentions
 from llmcoder_tasks.coding.sections import split_sections
 from llmcoder_tasks.coding.terminology import Naming, Terminology
-from llmcoder_tasks.records import CodePrediction, Decision
+from llmcoder_tasks.records import CodedNote, CodePrediction, Decision, Patient
 
 if TYPE_CHECKING:
     from llmcoder_tasks.icd10cm.code_set import CodeSet
@@ -84,11 +84,14 @@ _terminologies: WeakKeyDictionary[PhraseCoder, Terminology] = WeakKeyDictionary(
 
 def code_note(coder: PhraseCoder, text: str) -> tuple[CodePrediction, ...]:
     """The codes of one note, the proposed principal diagnosis first, each once."""
-    return code_notes(coder, [text])[0]
+    return code_notes(coder, [text])[0].codes
 
 
-def code_notes(coder: PhraseCoder, texts: Sequence[str]) -> list[tuple[CodePrediction, ...]]:
-    """The codes of several notes. The phrases of all notes go to the phrase coder together, each once."""
+def code_notes(coder: PhraseCoder, texts: Sequence[str], patients: Sequence[Patient | None] | None = None) -> list[CodedNote]:
+    """Several notes, coded; the phrases of all notes go to the phrase coder together, each once.
+
+    `patients` goes with `texts`; what is not known of a patient is left out of the rules and edits that need it.
+    """
     terminology = terminology_of(coder)
     read = [_read_note(text, terminology) for text in texts]
     phrases = list(dict.fromkeys(phrase for noted in read for mention, phrase in noted if _needs_coder(mention)))
@@ -96,7 +99,7 @@ def code_notes(coder: PhraseCoder, texts: Sequence[str]) -> list[tuple[CodePredi
     results = []
     for noted in read:
         found = [item for mention, phrase in noted for item in _code_mention(mention, answers.get(phrase, ()), terminology, coder)]
-        results.append(tuple(_predict(item, coder) for item in _settle(found, coder.code_set.titles)))
+        results.append(CodedNote(tuple(_predict(item, coder) for item in _settle(found, coder.code_set.titles))))
     return results
 
 

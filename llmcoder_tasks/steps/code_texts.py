@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from llmcoder_tasks.coding.coder import Coder
-from llmcoder_tasks.coding.notes import PhraseCoder
+from llmcoder_tasks.coding.notes import PhraseCoder, code_notes
 from llmcoder_tasks.database import Database
 from llmcoder_tasks.errors import LLMCoderError, NoteError
 from llmcoder_tasks.icd10cm.code_set import CodeSet, find_release, read_code_set
 from llmcoder_tasks.model.manifest import fetch_model
-from llmcoder_tasks.records import CodePrediction, CodingResult, ModelRef
+from llmcoder_tasks.records import CodePrediction, CodingResult, ModelRef, Patient
 from llmcoder_tasks.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -124,7 +124,10 @@ def _code_row(row: TextRow, model_id: str, on: date, shelf: _Shelf) -> CodingRes
     except NoteError as error:
         return CodingResult(row.id, None, model_id, error=str(error))
     try:
-        return CodingResult(row.id, release_key, model_id, coder.code_text(row.text, row.kind))
+        if row.kind == "phrase":
+            return CodingResult(row.id, release_key, model_id, coder.code_text(row.text))
+        note = code_notes(coder, [row.text], [Patient(discharge_date=on)])[0]
+        return CodingResult(row.id, release_key, model_id, note.codes, findings=note.findings, grouping=note.grouping)
     except (LLMCoderError, MemoryError):
         raise
     except Exception as error:  # the message may quote the text

@@ -191,7 +191,7 @@ def _open_rows(stages: Mapping[str, Path], code_set: CodeSet, fit: CoderFit, *, 
 
 def _note_predictor(coder: Coder) -> Predictor:
     """Whole notes through sections, mentions and context; all codes count, also those that a person would review."""
-    return lambda texts: [tuple(prediction.code for prediction in predictions) for predictions in code_notes(coder, texts)]
+    return lambda texts: [tuple(prediction.code for prediction in note.codes) for note in code_notes(coder, texts)]
 
 
 def _record(scorecard: Scorecard, uri: str, database: Database) -> None:

@@ -109,7 +109,7 @@ def _open(folder: Path, code_set: CodeSet, kind: TextKind, way: Way) -> Predicto
     if way == "lexical":
         coder = Coder(code_set, index=coder.index, fit=coder.fit)
     if kind == "note":
-        return lambda texts: [tuple(prediction.code for prediction in found) for found in code_notes(coder, texts)]
+        return lambda texts: [tuple(prediction.code for prediction in note.codes) for note in code_notes(coder, texts)]
     return coder.predict_lexical if way == "lexical" else coder.predict_together
 
 

@@ -78,7 +78,7 @@ WHERE coding_run_id = :coding_run_id;
 -- name: close_coding_run
 UPDATE coding_runs
 SET status = :status, finished_at = now()
-WHERE coding_run_id = :coding_run_id AND status = 'running';
+WHERE coding_run_id = :coding_run_id AND (status = 'running' OR (status = 'failed' AND :status = 'finished'));
 
 -- name: find_registered_model
 SELECT model_id FROM models WHERE model_id = :model_id;
@@ -105,7 +105,7 @@ WHERE uncoded_encounters.coding_run_id = :coding_run_id
   AND EXISTS (SELECT FROM releases WHERE effective_from <= encounter.discharge_date);
 
 -- The current notes of a run that its model has not coded under the release of their discharge date. A note that failed in an earlier
--- run is tried again, once a run. Notes of one hash shard, or of all when shard is NULL.
+-- run is tried again, once a run; one in quarantine is not. Notes of one hash shard, or of all when shard is NULL.
 -- name: list_pending_notes
 SELECT note.encounter_id, note.note_sha256, release.release_key, shard.number AS shard
 FROM coding_runs AS run
@@ -127,16 +127,11 @@ LEFT JOIN coded_notes AS done
 WHERE run.coding_run_id = :coding_run_id
   AND (CAST(:shard AS integer) IS NULL OR shard.number = :shard)
   AND (done.encounter_id IS NULL OR (done.status = 'failed' AND done.coding_run_id <> run.coding_run_id))
+  AND NOT EXISTS (SELECT FROM quarantined_notes WHERE content_sha256 = note.note_sha256 AND place = note.encounter_id)
 ORDER BY release.release_key, note.encounter_id;
 
--- name: fetch_note_texts
-SELECT encounter_id, note_sha256, note_text
-FROM discharge_summaries
-WHERE (encounter_id, note_sha256) IN (SELECT * FROM unnest(CAST(:encounter_ids AS text[]), CAST(:note_sha256s AS text[])))
-ORDER BY encounter_id;
-
--- One row comes back for the worker who won the note; none for one who came second.
--- name: claim_coded_note
+-- One row comes back, or none where the note is coded already: the last word on exactly once.
+-- name: insert_coded_note
 INSERT INTO coded_notes (encounter_id, note_sha256, model_id, release_key, coding_run_id, status, failure)
 VALUES (:encounter_id, :note_sha256, :model_id, :release_key, :coding_run_id, :status, :failure)
 ON CONFLICT (encounter_id, note_sha256, model_id, release_key) DO UPDATE
@@ -152,11 +147,25 @@ VALUES (
     :encounter_id, :note_sha256, :model_id, :release_key, :code, :rank, :confidence, :decision, :evidence_start, :evidence_end
 );
 
+-- name: insert_findings
+INSERT INTO findings (
+    encounter_id, note_sha256, model_id, release_key, rank, rule, action, code, related_code, reason, evidence_start, evidence_end
+)
+VALUES (
+    :encounter_id, :note_sha256, :model_id, :release_key, :rank, :rule, :action, :code, :related_code, :reason,
+    :evidence_start, :evidence_end
+);
+
+-- name: insert_drgs
+INSERT INTO drgs (encounter_id, note_sha256, model_id, release_key, basis, grouper_version, drg, category, title)
+VALUES (:encounter_id, :note_sha256, :model_id, :release_key, :basis, :grouper_version, :drg, :category, :title);
+
 -- name: count_coding_run
 SELECT run.encounter_count AS encounters,
        count(note.encounter_id) FILTER (WHERE note.status = 'coded') AS coded,
        count(note.encounter_id) FILTER (WHERE note.status = 'failed') AS failed,
        (SELECT count(*) FROM uncoded_encounters WHERE coding_run_id = run.coding_run_id) AS uncoded,
+       (SELECT count(*) FROM quarantined_notes WHERE coding_run_id = run.coding_run_id) AS quarantined,
        coalesce(sum(found.predictions), 0)::integer AS predictions,
        coalesce(sum(found.auto), 0)::integer AS auto,
        coalesce(sum(found.review), 0)::integer AS review

@@ -289,7 +289,7 @@ def test_a_killed_worker_leaves_whole_batches_and_the_next_one_does_the_rest(
     assert _query(hospital, "SELECT status FROM coding_runs") == [("finished",)]
     resumed = _results(hospital)
     with hospital.engine.begin() as connection:
-        connection.execute(text("TRUNCATE predictions, coded_notes, coding_runs, uncoded_encounters"))
+        connection.execute(text("TRUNCATE predictions, findings, drgs, coded_notes, coding_runs, uncoded_encounters"))
     night()
     assert _results(hospital) == resumed
 
