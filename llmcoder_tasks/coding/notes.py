@@ -1,18 +1,21 @@
 """A whole note to codes: sections, mentions, context, codes, each with where the note says so.
 
-Which mentions count follows the official guidelines for coding and reporting: uncertain diagnoses of an inpatient's final list are
-coded as if they existed (section II.H), but here never without review; signs and symptoms are not coded beside the diagnoses of a
-structured summary (section I.B.5); an unspecified code gives way to a specific one of the same category.
+Which mentions count: what a final list names, and of the rest of such a summary the chronic conditions of the history. What the
+official guidelines ask of the codes together is the business of `rules`; what payers check, of `edits`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
+from llmcoder_tasks.coding.edits import check_edits
 from llmcoder_tasks.coding.mentions import Mention, find_mentions
+from llmcoder_tasks.coding.rules import apply_rules
+from llmcoder_tasks.coding.rules.draft import Proposed, RuleBook
+from llmcoder_tasks.coding.rules.policy import US_INPATIENT, CodingPolicy
 from llmcoder_tasks.coding.sections import split_sections
 from llmcoder_tasks.coding.terminology import Naming, Terminology
 from llmcoder_tasks.records import CodedNote, CodePrediction, Decision, Patient
@@ -50,9 +53,6 @@ _CHRONIC = (
 
 _HISTORIES = frozenset({"history", "surgical_history", "social"})
 
-_HELD_BY = {"I10": ("I11", "I12", "I13", "I1A", "O10"), "I50": ("I0981",), "E11": ("E08", "E10", "E13", "O24"), "J45": ("J44",)}
-"""Codes that the classification has inside, or forbids beside, others."""
-
 _SYMPTOMS = "R"
 _NEOPLASMS = "C"
 
@@ -80,6 +80,7 @@ class _Found:
 
 
 _terminologies: WeakKeyDictionary[PhraseCoder, Terminology] = WeakKeyDictionary()
+_books: WeakKeyDictionary[PhraseCoder, RuleBook] = WeakKeyDictionary()
 
 
 def code_note(coder: PhraseCoder, text: str) -> tuple[CodePrediction, ...]:
@@ -87,20 +88,35 @@ def code_note(coder: PhraseCoder, text: str) -> tuple[CodePrediction, ...]:
     return code_notes(coder, [text])[0].codes
 
 
-def code_notes(coder: PhraseCoder, texts: Sequence[str], patients: Sequence[Patient | None] | None = None) -> list[CodedNote]:
+def code_notes(
+    coder: PhraseCoder,
+    texts: Sequence[str],
+    patients: Sequence[Patient | None] | None = None,
+    *,
+    policy: CodingPolicy = US_INPATIENT,
+) -> list[CodedNote]:
     """Several notes, coded; the phrases of all notes go to the phrase coder together, each once.
 
-    `patients` goes with `texts`; what is not known of a patient is left out of the rules and edits that need it.
+    `patients` goes with `texts`; without a patient, or without the day of discharge, no payer's edits are run.
     """
     terminology = terminology_of(coder)
     read = [_read_note(text, terminology) for text in texts]
     phrases = list(dict.fromkeys(phrase for noted in read for mention, phrase in noted if _needs_coder(mention)))
     answers = dict(zip(phrases, coder.code_phrases(phrases), strict=True)) if phrases else {}
+    book = _book_of(coder)
     results = []
-    for noted in read:
+    for text, patient, noted in zip(texts, patients or [None] * len(texts), read, strict=True):
         found = [item for mention, phrase in noted for item in _code_mention(mention, answers.get(phrase, ()), terminology, coder)]
-        results.append(CodedNote(tuple(_predict(item, coder) for item in _settle(found, coder.code_set.titles))))
+        codes, findings = apply_rules([_propose(item, coder) for item in _settle(found)], text, book, policy=policy)
+        edits, grouping = check_edits(codes, patient or Patient())
+        results.append(CodedNote(codes, (*findings, *edits), grouping))
     return results
+
+
+def _book_of(coder: PhraseCoder) -> RuleBook:
+    if coder not in _books:
+        _books[coder] = RuleBook(coder.code_set)
+    return _books[coder]
 
 
 def terminology_of(coder: PhraseCoder) -> Terminology:
@@ -174,47 +190,25 @@ def _soften(mention: Mention, confidence: float) -> float:
     return confidence * POSSIBLE_FACTOR if mention.assertion == "possible" else confidence
 
 
-def _settle(found: Sequence[_Found], titles: Mapping[str, str]) -> list[_Found]:
-    """Each code once, by its surest mention; what the final list says goes before, and over, what prose says.
-
-    In prose an unspecified code gives way to a specific one of its category.
-    """
+def _settle(found: Sequence[_Found]) -> list[_Found]:
+    """Each code once, by its surest mention; what the final list says goes before what prose says, and mostly instead of it."""
     best: dict[str, _Found] = {}
     for item in found:
         if item.code not in best or item.confidence > best[item.code].confidence:
             best[item.code] = item
-    listed = [item.code for item in best.values() if item.mention.is_listed]
-    kept = [item for item in best.values() if item.mention.is_listed or not _is_overtaken(item, listed)]
-    specific = {item.code[:3] for item in kept if not _is_unspecified(item.code, titles)}
-    kept = [
-        item for item in kept if item.mention.is_listed or item.code[:3] not in specific or not _is_unspecified(item.code, titles)
-    ]
+    has_list = any(item.mention.is_listed for item in best.values())
+    kept = [item for item in best.values() if item.mention.is_listed or not has_list or _is_lasting(item)]
     return sorted(kept, key=lambda item: (not item.mention.is_listed, item.mention.start))
 
 
-def _is_unspecified(code: str, titles: Mapping[str, str]) -> bool:
-    return any(mark in titles[code].lower() for mark in ("unspecified", "not specified", "without complications"))
+def _is_lasting(item: _Found) -> bool:
+    """Whether a code from prose counts beside a final list: a condition of the history, no symptom."""
+    return item.mention.section in _HISTORIES and not item.code.startswith(_SYMPTOMS)
 
 
-def _is_overtaken(item: _Found, listed: Sequence[str]) -> bool:
-    """Beside a final list only the chronic conditions of the history count, and of them none that the list has or holds."""
-    if not listed:
-        return False
-    if item.mention.section not in _HISTORIES or item.code.startswith(_SYMPTOMS):
-        return True
-    if any(item.code[:3] == other[:3] for other in listed):
-        return True
-    return any(other.startswith(holders) for part, holders in _HELD_BY.items() if item.code.startswith(part) for other in listed)
-
-
-def _predict(found: _Found, coder: PhraseCoder) -> CodePrediction:
-    sure = found.mention.is_listed and found.mention.assertion == "present" and found.confidence >= coder.auto_threshold
+def _propose(found: _Found, coder: PhraseCoder) -> Proposed:
+    mention = found.mention
+    sure = mention.is_listed and mention.assertion == "present" and found.confidence >= coder.auto_threshold
     decision: Decision = "auto" if sure else "review"
-    return CodePrediction(
-        found.code,
-        coder.code_set.titles[found.code],
-        round(found.confidence, 4),
-        decision,
-        found.mention.start,
-        found.mention.end,
-    )
+    is_uncertain = mention.assertion == "possible"
+    return Proposed(found.code, found.confidence, decision, mention.start, mention.end, mention.is_listed, is_uncertain)
