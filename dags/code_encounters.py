@@ -2,17 +2,20 @@
 ### Every night: discharge summaries → ICD-10-CM codes in the database
 
 At 02:00 UTC: loads what lies in the inbox (`LLMCODER_INBOX`: JSON lines, CSV or MIMIC-IV tables), then codes the discharges of
-the last seven days with the model in service, each note once. A run by hand takes `from_date` and `to_date`, both included. It
-runs on the clock and not on an asset: it wants whichever model is in service when the night begins.
+the last seven days with the model in service, each note once. A run by hand takes `from_date` and `to_date`, both included; past
+nights are made up by `airflow backfill create --dag-id code_encounters`, each as of its own date. It runs on the clock and not on
+an asset: it wants whichever model is in service when the night begins.
 
 ### On failure
 
-- **NoteError in load_inbox**: no file of a known form lies in the inbox. Rows that are bad are left out and counted, they stop
-  nothing.
+- **NoteError in load_inbox**: no file of a known form lies in the inbox, or more than `LLMCODER_MAX_QUARANTINED_SHARE` of its rows
+  are bad: `quarantined_notes` says which and why. The good rows are loaded; clear the task to go on with them.
 - **PromotionError in plan_night**: no model is in service. Run `train_model`, or `llmcoder rollback-model`.
-- **code_shard**: clear the failed shard; notes that are coded stay coded. *Its message withheld* means that it may have quoted a
+- **code_shard**: clear the failed shard; notes that are coded stay coded, and those of a dead worker are free again after
+  `LLMCODER_CLAIM_SECONDS`. *Its message withheld* means that it may have quoted a
   patient: the log has the place in the code. A single note that cannot be coded stands in `coded_notes` with the kind of its error.
-- **finish_night**: says how many notes are still to be coded. Clear the shards that failed.
+- **finish_night**: says how many notes are still to be coded: clear the shards that failed. Or how many are in quarantine, and
+  why: mend the source, or raise the share.
 - **DatabaseUnreachable, StorageUnreachable**: retried by itself; `llmcoder status` says which service is down.
 """
 
@@ -22,7 +25,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, Param, dag
-from llmcoder_night import find_night
+from llmcoder_night import find_coding_date, find_night
 from llmcoder_task import TASK_DEFAULTS, llmcoder_task
 
 from llmcoder_tasks.connections import connect
@@ -49,13 +52,19 @@ def code_encounters() -> None:
     """Load, plan, code in shards, count."""
 
     @llmcoder_task(reads_notes=True)
-    def load_inbox() -> Any:
+    def load_inbox(*, dag_run: Any = None, params: Any = None) -> Any:
         from llmcoder_tasks.steps.load_encounters import load_encounters
 
         stores = connect()
         if not any(stores.settings.inbox_folder.glob("[!.]*")):
             return None
-        loaded = load_encounters(stores.settings.inbox_folder, source_format="auto", database=stores.database)
+        loaded = load_encounters(
+            stores.settings.inbox_folder,
+            source_format="auto",
+            on=find_coding_date(dag_run, params),
+            database=stores.database,
+            max_quarantined_share=stores.settings.max_quarantined_share,
+        )
         return {"encounters": loaded.encounters, "notes_new": loaded.notes_new, "rejected": len(loaded.rejected)}
 
     @llmcoder_task(task_id="plan_night")
@@ -64,13 +73,14 @@ def code_encounters() -> None:
         from llmcoder_tasks.steps.code_encounters import plan_night
 
         stores = connect()
-        from_date, to_date = find_night(dag_run.run_after, params)
+        from_date, to_date = find_night(dag_run, params)
         model = require_promoted(stores.storage)
         run_id = f"{dag_run.run_id} {model.model_id}"  # cleared after a promotion, the night is coded anew by the new model
         return plan_night(from_date, to_date, model=model, shards=params["shards"], coding_run_id=run_id, database=stores.database)
 
     @llmcoder_task(task_id="code_shard", reads_notes=True, execution_timeout=timedelta(hours=6))
     def code(coding_run_id: str, shard: int, shards: int) -> Any:
+        from llmcoder_tasks.coding.claims import Pace
         from llmcoder_tasks.steps.code_encounters import code_shard
 
         stores = connect()
@@ -81,6 +91,7 @@ def code_encounters() -> None:
             storage=stores.storage,
             database=stores.database,
             cache_folder=stores.settings.home / "cache",
+            pace=Pace.of_lease(stores.settings.claim_seconds),
         )
 
     # Also after a shard that failed: the coding run is then marked as failed, with what is left to do.
@@ -88,7 +99,10 @@ def code_encounters() -> None:
     def finish(planned: list[dict[str, Any]]) -> Any:
         from llmcoder_tasks.steps.code_encounters import finish_night
 
-        return finish_night(planned[0]["coding_run_id"], connect().database)
+        stores = connect()
+        return finish_night(
+            planned[0]["coding_run_id"], stores.database, max_quarantined_share=stores.settings.max_quarantined_share
+        )
 
     planned = plan()
     load_inbox() >> planned

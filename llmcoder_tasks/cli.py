@@ -433,17 +433,30 @@ def rollback_model_command(to_model_id: str | None, promoted_by: str) -> None:
     show_default=True,
     help="What SOURCE is.",
 )
-def load_encounters_command(source: Path, source_format: Any) -> None:
+@click.option("--date", "on", type=DAY, help="The day of the load: a later discharge is an error; default: today.")
+def load_encounters_command(source: Path, source_format: Any, on: datetime | None) -> None:
     """Load encounters with their discharge summaries from SOURCE: a JSONL or CSV file, a folder of them, or MIMIC-IV's tables.
 
-    Columns: encounter_id, discharge_date, text; and, where known, patient_id, admission_date, sex, age_years, codes.
+    Columns: encounter_id, discharge_date, text; and, where known, patient_id, admission_date, sex, age_years, codes. A row that
+    cannot be used goes into quarantine with its reason; with more than LLMCODER_MAX_QUARANTINED_SHARE of them the exit status is 1.
 
     Example: llmcoder load-encounters ~/export/2026-09-30.jsonl
     """
     from llmcoder_tasks.steps.load_encounters import load_encounters
 
-    loaded = load_encounters(source, source_format=source_format, database=connect().database)
-    click.echo(f"{loaded.encounters} encounters, {loaded.notes_new} new notes, {loaded.notes_unchanged} unchanged")
+    with_stores = connect()
+    loaded = load_encounters(
+        source,
+        source_format=source_format,
+        on=_day(on) or date.today(),
+        database=with_stores.database,
+        max_quarantined_share=with_stores.settings.max_quarantined_share,
+    )
+    known = f", {loaded.files_known} files known already" if loaded.files_known else ""
+    click.echo(
+        f"{loaded.encounters} encounters, {loaded.notes_new} new notes, {loaded.notes_unchanged} unchanged, "
+        f"{len(loaded.rejected)} in quarantine{known}"
+    )
     for place, reason in loaded.rejected:
         click.echo(f"rejected {place}: {reason}", err=True)
 
@@ -455,8 +468,12 @@ def load_encounters_command(source: Path, source_format: Any) -> None:
 def code_encounters_command(from_day: datetime, to_day: datetime | None, model_id: str | None) -> None:
     """Code the encounters of some discharge dates that are not coded yet.
 
+    May run beside the night, or twice: each note is coded once. The exit status is 1 when notes are left over, or when more than
+    LLMCODER_MAX_QUARANTINED_SHARE of them are in quarantine.
+
     Example: llmcoder code-encounters --from 2026-09-21 --to 2026-09-23
     """
+    from llmcoder_tasks.coding.claims import Pace
     from llmcoder_tasks.steps.code_encounters import code_encounters
 
     with_stores = connect()
@@ -471,6 +488,8 @@ def code_encounters_command(from_day: datetime, to_day: datetime | None, model_i
             storage=with_stores.storage,
             database=with_stores.database,
             cache_folder=_cache_folder(with_stores),
+            pace=Pace.of_lease(with_stores.settings.claim_seconds),
+            max_quarantined_share=with_stores.settings.max_quarantined_share,
         )
     )
 

@@ -7,20 +7,30 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from llmcoder_tasks.errors import DatabaseError, DatabaseUnreachable
 from llmcoder_tasks.settings import SQL_FOLDER
 
+logger = logging.getLogger(__name__)
+
 Row = dict[str, Any]
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 600.0
+"""How long work that may be repeated waits for a database that is gone."""
+
+_GOING_AWAY = frozenset({"57P01", "57P02", "57P03"})  # shut down by an administrator, by a crash, not yet started
 
 _BLOCK = re.compile(r"^-- name: (?P<name>\w+)\s*$", re.MULTILINE)
 _MIGRATION = re.compile(r"(?P<number>\d{4})_[a-z]+_[a-z0-9_]+\.sql")
@@ -144,18 +154,41 @@ class Database:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except OperationalError as error:
-            if getattr(error.orig, "pgcode", None) is None:
-                raise DatabaseUnreachable(
-                    f"no connection to {self.place}: run `llmcoder up`, or check LLMCODER_DATABASE_URL ({_first_line(error)})"
-                ) from None
-            raise DatabaseError(_describe(error.orig)) from None
         except DBAPIError as error:
-            raise DatabaseError(_describe(error.orig)) from None
+            raise self._translate(error.orig) from None
         except Exception as error:
             if hasattr(error, "pgcode"):  # psycopg2's own error out of COPY or a script
-                raise DatabaseError(_describe(error)) from None
+                raise self._translate(error) from None
             raise
+
+    def _translate(self, error: Any) -> DatabaseError:
+        """An error of psycopg2 as one of ours, without values."""
+        code = getattr(error, "pgcode", None)
+        is_connection = type(error).__name__ in {"OperationalError", "InterfaceError"} and code is None
+        if is_connection or code in _GOING_AWAY or str(code).startswith("08"):
+            return DatabaseUnreachable(
+                f"no connection to {self.place}: run `llmcoder up`, or check LLMCODER_DATABASE_URL ({_first_line(error)})"
+            )
+        return DatabaseError(_describe(error))
+
+
+def keep_trying(action: Callable[[], T], patience_seconds: float = PATIENCE_SECONDS) -> T:
+    """Do what may be repeated, again and again while the database cannot be reached, with growing pauses of at most ten seconds.
+
+    Raises DatabaseUnreachable when that lasts longer than `patience_seconds`; every other error at once.
+    """
+    return Retrying(
+        retry=retry_if_exception_type(DatabaseUnreachable),
+        wait=wait_random_exponential(multiplier=0.2, max=10),
+        stop=stop_after_delay(patience_seconds),
+        before_sleep=_say_why,
+        reraise=True,
+    )(action)
+
+
+def _say_why(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    logger.warning("%s; trying again for %.0f s already", error, state.seconds_since_start or 0.0)
 
 
 def list_migrations(folder: Path = SQL_FOLDER / "migrations") -> list[Path]:
@@ -187,8 +220,8 @@ def _copy_value(value: Any) -> str:
     return str(value).translate(_COPY_ESCAPES)
 
 
-def _first_line(error: OperationalError) -> str:
-    return str(error.orig).strip().splitlines()[0]
+def _first_line(error: Any) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _describe(error: Any) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from llmcoder_tasks.database import Database
+from llmcoder_tasks.database import Database, keep_trying
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +60,11 @@ def record_step(database: Database, step: str, subject: str) -> Iterator[dict[st
     started = time.monotonic()
     yield detail
     peak_kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    database.execute(
-        "record_step_run",
-        {
-            "step": step,
-            "subject": detail.pop("subject", subject),
-            "seconds": time.monotonic() - started,
-            "peak_memory_mib": peak_kib / 1024,
-            "detail": json.dumps(detail),
-        },
-    )
+    row = {
+        "step": step,
+        "subject": detail.pop("subject", subject),
+        "seconds": time.monotonic() - started,
+        "peak_memory_mib": peak_kib / 1024,
+        "detail": json.dumps(detail),
+    }
+    keep_trying(lambda: database.execute("record_step_run", row))

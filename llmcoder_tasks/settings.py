@@ -7,6 +7,8 @@
 | LLMCODER_ARTIFACTS | artifact store, `file:///folder` or `s3://bucket/prefix` | `artifacts` in LLMCODER_HOME |
 | LLMCODER_LANDING | where new releases arrive, `file://` or `s3://` | `landing` in LLMCODER_HOME |
 | LLMCODER_INBOX | folder where encounters arrive as JSONL or CSV | `inbox` in LLMCODER_HOME |
+| LLMCODER_MAX_QUARANTINED_SHARE | share of bad notes, 0 to 1, above which a load or a night fails | 0.05 |
+| LLMCODER_CLAIM_SECONDS | how long a worker that died keeps its notes from the others | 120 |
 | LLMCODER_S3_ENDPOINT_URL | another S3 server than AWS | none |
 | LLMCODER_RECIPE | recipe of the `train_model` DAG | `compact` |
 | LLMCODER_VARIATIONS_PER_CODE | texts of each code and scenario in the train split of the `build_dataset` DAG | 4 |
@@ -43,6 +45,8 @@ _VARIABLES = frozenset(
         "LLMCODER_ARTIFACTS",
         "LLMCODER_LANDING",
         "LLMCODER_INBOX",
+        "LLMCODER_MAX_QUARANTINED_SHARE",
+        "LLMCODER_CLAIM_SECONDS",
         "LLMCODER_S3_ENDPOINT_URL",
         "LLMCODER_RECIPE",
         "LLMCODER_VARIATIONS_PER_CODE",
@@ -78,6 +82,8 @@ class Settings:
     artifacts_uri: str
     landing_uri: str
     inbox_folder: Path
+    max_quarantined_share: float
+    claim_seconds: int
     s3_endpoint_url: str | None
     recipe: str
     variations_per_code: int
@@ -100,6 +106,8 @@ class Settings:
             artifacts_uri=_store_uri("LLMCODER_ARTIFACTS", env.get("LLMCODER_ARTIFACTS"), home / "artifacts"),
             landing_uri=_store_uri("LLMCODER_LANDING", env.get("LLMCODER_LANDING"), home / "landing"),
             inbox_folder=Path(env.get("LLMCODER_INBOX") or home / "inbox").expanduser().resolve(),
+            max_quarantined_share=_share("LLMCODER_MAX_QUARANTINED_SHARE", env.get("LLMCODER_MAX_QUARANTINED_SHARE"), 0.05),
+            claim_seconds=_positive_int("LLMCODER_CLAIM_SECONDS", env.get("LLMCODER_CLAIM_SECONDS")) or 120,
             s3_endpoint_url=env.get("LLMCODER_S3_ENDPOINT_URL") or None,
             recipe=env.get("LLMCODER_RECIPE") or "compact",
             variations_per_code=_positive_int("LLMCODER_VARIATIONS_PER_CODE", env.get("LLMCODER_VARIATIONS_PER_CODE")) or 4,
@@ -186,6 +194,18 @@ def _approval(value: str | None) -> bool:
     if value == "off":
         return False
     raise SettingsError(f"LLMCODER_APPROVAL={value!r} is neither 'required' nor 'off'")
+
+
+def _share(name: str, value: str | None, default: float) -> float:
+    if not value:
+        return default
+    try:
+        share = float(value)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise SettingsError(f"{name}={value!r} is no share: write a number between 0 and 1, like 0.05")
+    return share
 
 
 def _positive_int(name: str, value: str | None) -> int | None:

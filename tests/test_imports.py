@@ -38,6 +38,7 @@ HANDED_TO_STEPS = {
     "dataset.config",  # the knobs of build_dataset
     "dataset.llm_config",  # the knobs of generate_variations
     "model.recipe",  # the recipe of train_model
+    "coding.claims",  # how long workers keep their notes, an argument of the night
     "evaluation.gate",  # the gate of judge_model
     "evaluation.registry",  # the model in service, an argument of coding
 }

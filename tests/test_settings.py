@@ -19,6 +19,8 @@ def test_an_empty_environment_means_the_embedded_services_in_the_project() -> No
         artifacts_uri=(home / "artifacts").as_uri(),
         landing_uri=(home / "landing").as_uri(),
         inbox_folder=home / "inbox",
+        max_quarantined_share=0.05,
+        claim_seconds=120,
         s3_endpoint_url=None,
         recipe="compact",
         variations_per_code=4,
@@ -37,6 +39,8 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
             "LLMCODER_ARTIFACTS": "s3://bucket/prefix/",
             "LLMCODER_LANDING": "file:///landing",
             "LLMCODER_INBOX": str(tmp_path / "in"),
+            "LLMCODER_MAX_QUARANTINED_SHARE": "0.1",
+            "LLMCODER_CLAIM_SECONDS": "60",
             "LLMCODER_S3_ENDPOINT_URL": "http://127.0.0.1:9000",
             "LLMCODER_RECIPE": "llama-3.2-1b",
             "LLMCODER_VARIATIONS_PER_CODE": "2",
@@ -57,6 +61,8 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         artifacts_uri="s3://bucket/prefix",
         landing_uri="file:///landing",
         inbox_folder=tmp_path / "in",
+        max_quarantined_share=0.1,
+        claim_seconds=60,
         s3_endpoint_url="http://127.0.0.1:9000",
         recipe="llama-3.2-1b",
         variations_per_code=2,
@@ -153,3 +159,9 @@ def test_every_variable_of_the_table_in_the_docstring_is_known() -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_environment({"LLMCODER_NOTHING": "x"})
     assert set(re.findall(r"LLMCODER_\w+", str(caught.value).split("the settings are")[1])) == documented
+
+
+@pytest.mark.parametrize("value", ["5 %", "-0.1", "1.5", "nan"])
+def test_a_share_lies_between_nothing_and_all(value: str) -> None:
+    with pytest.raises(SettingsError, match="write a number between 0 and 1"):
+        Settings.from_environment({"LLMCODER_MAX_QUARANTINED_SHARE": value})

@@ -2,18 +2,20 @@
 
 Three forms: JSON lines, CSV with a header, and the tables of MIMIC-IV (`discharge`, and where present `diagnoses_icd`, `patients`,
 `admissions`), each plain or gzipped, a file or a folder of files. Which one it is shows in the content. A row that cannot be used
-becomes a `Rejected` with its place and a reason, never with what it holds: that is a patient's text.
+becomes a `Rejected` with its place and a reason, never with what it holds: that is a patient's text. An unknown sex or age is no
+fault: rules that need one leave it out.
 """
 
 from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import json
 import re
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -21,14 +23,55 @@ from typing import Any, Literal, TextIO
 
 from llmcoder_tasks.errors import NoteError
 from llmcoder_tasks.records import parse_code
+from llmcoder_tasks.storage import hash_file
 
 SourceFormat = Literal["jsonl", "csv", "mimic-iv", "auto"]
 
+QuarantineReason = Literal[
+    "empty_note",
+    "note_too_long",
+    "binary",
+    "rtf",
+    "html",
+    "wrong_encoding",
+    "no_discharge_date",
+    "bad_date",
+    "discharge_in_future",
+    "duplicate_encounter",
+    "bad_field",
+    "unreadable_row",
+    "unknown_file",
+    "refused_by_database",
+]
+"""Why a note is not coded: the list that `quarantined_notes` accepts."""
+
+MAX_NOTE_CHARACTERS = 1_000_000
+"""A discharge summary of two hundred pages. What is longer is an archive, or a scan in disguise."""
+
+MAX_QUARANTINED_SHARE = 0.05
+"""More bad notes than one in twenty mean that a source is broken, not a note."""
+
+MIN_QUARANTINED_TO_FAIL = 5
+"""Of a handful of notes one bad one is a large share and no alarm."""
+
 _CODE = re.compile(r"(?=[A-Z]*\d)[A-Z][0-9A-Z]{2,6}")
 _CODE_SEPARATOR = re.compile(r"[;,|\s]+")
-_SEXES = {"f": "F", "female": "F", "m": "M", "male": "M", "": None, "u": None, "unknown": None, "o": None, "other": None}
+_SEXES = {"f": "F", "female": "F", "m": "M", "male": "M"}
 _REQUIRED = frozenset({"encounter_id", "discharge_date", "text"})
 _MIMIC_NOTES = frozenset({"note_id", "subject_id", "hadm_id", "text"})
+_DOCUMENTS: dict[str, QuarantineReason] = {
+    ".rtf": "rtf", ".html": "html", ".htm": "html", ".pdf": "binary", ".doc": "binary", ".docx": "binary", ".zip": "binary",
+}  # fmt: skip
+"""Documents that somebody put where rows belong."""
+
+_HTML = re.compile(r"<!doctype html|<(html|head|body|script)[\s>]|</(html|body)>|<\?xml", re.IGNORECASE)
+_CLOSING_TAG = re.compile(r"</(p|div|span|table|tr|td|th|ul|ol|li|b|i|u|font|h[1-6]|strong|em|pre|a)>", re.IGNORECASE)
+_CLOSING_TAGS_OF_HTML = 5
+_MISREAD = re.compile("[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac|\ufffd")
+_MISREAD_CHARACTERS = 3
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_CONTROL_SHARE = 0.001
+
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".txt")
 
 
@@ -53,27 +96,118 @@ class Encounter:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A row that cannot be used: where it stands, and why. Holds nothing of the row."""
+    """A row that cannot be used: where it stands, and why, in words and as a kind. Holds nothing of the row but its id."""
 
     place: str
     reason: str
+    kind: QuarantineReason = "unreadable_row"
+    encounter_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file of a source and its form, None where it has none that we know; `sha256` is that of its bytes."""
+
+    path: Path
+    form: SourceFormat | None
+    sha256: str
 
 
 class _BadRow(ValueError):
     """A reason, without any value of the row."""
 
+    def __init__(self, reason: str, kind: QuarantineReason = "bad_field") -> None:
+        super().__init__(reason)
+        self.kind: QuarantineReason = kind
 
-def read_encounters(source: Path, source_format: SourceFormat = "auto") -> Iterator[Encounter | Rejected]:
-    """All rows of a file or folder, in order of file name and row.
+
+def find_fault(text: str) -> tuple[QuarantineReason, str] | None:
+    """Why a text is no note that can be coded, as a kind and in words; None for a note. Nothing of the text is in it."""
+    return next(((kind, words) for kind, words, is_so in _FAULTS if is_so(text)), None)
+
+
+def _is_binary(text: str) -> bool:
+    return text.startswith(("%PDF-", "PK\x03\x04")) or len(_CONTROL.findall(text)) > _CONTROL_SHARE * len(text)
+
+
+def _is_misread(text: str) -> bool:
+    return any("\ud800" <= char <= "\udfff" for char in text) or len(_MISREAD.findall(text)) >= _MISREAD_CHARACTERS
+
+
+def _is_html(text: str) -> bool:
+    return bool(_HTML.search(text)) or len(_CLOSING_TAG.findall(text)) >= _CLOSING_TAGS_OF_HTML
+
+
+_FAULTS: tuple[tuple[QuarantineReason, str, Callable[[str], bool]], ...] = (
+    ("empty_note", "text is missing or empty", lambda text: not text.strip()),
+    ("note_too_long", f"text has more than {MAX_NOTE_CHARACTERS:,} characters", lambda text: len(text) > MAX_NOTE_CHARACTERS),
+    ("rtf", "text is RTF: send plain text", lambda text: text.lstrip().startswith("{\\rtf")),
+    ("binary", "text is binary: send plain text", _is_binary),
+    ("wrong_encoding", "text is not valid UTF-8, or was read in another encoding", _is_misread),
+    ("html", "text is HTML or XML: send plain text", _is_html),
+)
+"""What can be wrong with a text, the first that holds."""
+
+
+def too_many_quarantined(quarantined: int, total: int, max_share: float) -> bool:
+    """Whether so many notes of `total` are bad that their source must be looked at."""
+    return quarantined >= MIN_QUARANTINED_TO_FAIL and quarantined > max_share * total
+
+
+def verify_quarantined(subject: str, reasons: Mapping[str, int], total: int, max_share: float) -> None:
+    """Raise NoteError with the counts of each reason when too many notes are in quarantine."""
+    quarantined = sum(reasons.values())
+    if too_many_quarantined(quarantined, total, max_share):
+        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+        raise NoteError(
+            f"{subject}: {quarantined} of {total} notes are in quarantine, more than {max_share:.1%} ({counts}); the others are "
+            "stored: look at quarantined_notes, mend the source, or raise LLMCODER_MAX_QUARANTINED_SHARE"
+        )
+
+
+def list_source_files(source: Path, source_format: SourceFormat = "auto") -> list[SourceFile]:
+    """The files to read, in order of name; for MIMIC-IV the one with the notes.
 
     Raises NoteError when the source does not exist, holds no file in a known form, or not the form asked for.
     """
     chosen = detect_format(source) if source_format == "auto" else source_format
     if chosen == "mimic-iv":
-        rows: Iterator[Encounter | Rejected] = _read_mimic(source)
+        notes = _find_table(source, "discharge") if source.is_dir() else source
+        if notes is None:
+            raise NoteError(f"{source} has no discharge.csv: the discharge summaries of MIMIC-IV-Note")
+        return [SourceFile(notes, chosen, hash_file(notes))]
+    if source.is_file():
+        return [SourceFile(source, chosen, hash_file(source))]
+    forms = {path: _detect_file(path) for path in _list_files(source)}
+    wanted = {"jsonl", "csv"} if source_format == "auto" else {chosen}
+    if not wanted & set(forms.values()):
+        raise NoteError(f"{source} holds no {chosen} file with {', '.join(sorted(_REQUIRED))}")
+    strangers = {path: None for path in source.rglob("*") if path.suffix.lower() in _DOCUMENTS and path.is_file()}
+    strangers |= {path: None for path, form in forms.items() if form is None and not path.name.lower().endswith(".txt")}
+    chosen_files = {path: form for path, form in forms.items() if form in wanted} | strangers
+    return [SourceFile(path, form, hash_file(path)) for path, form in sorted(chosen_files.items())]
+
+
+def read_source_file(file: SourceFile, source: Path, on: date | None = None) -> Iterator[Encounter | Rejected]:
+    """All rows of a file of a source, in order. A discharge after `on` is rejected, but not in MIMIC-IV, whose dates lie ahead."""
+    if file.form is None:
+        kind = _DOCUMENTS.get(file.path.suffix.lower(), "unknown_file")
+        yield Rejected(file.path.name, "the file holds no rows with encounters", kind)
+        return
+    if file.form == "mimic-iv":
+        rows: Iterator[Encounter | Rejected] = _read_mimic(file.path, source if source.is_dir() else source.parent)
     else:
-        rows = _read_plain(source, chosen)
-    return _reject_repeated(rows)
+        rows = (_convert(place, row, on) for place, row in _rows_of(file.path, file.form))
+    yield from _reject_repeated(rows)
+
+
+def read_encounters(source: Path, source_format: SourceFormat = "auto", on: date | None = None) -> Iterator[Encounter | Rejected]:
+    """All rows of a file or folder, in order of file name and row. A later file may amend what an earlier one says.
+
+    Raises NoteError when the source does not exist, holds no file in a known form, or not the form asked for.
+    """
+    for file in list_source_files(source, source_format):
+        yield from read_source_file(file, source, on)
 
 
 def detect_format(source: Path) -> SourceFormat:
@@ -124,15 +258,6 @@ def _open_text(path: Path) -> TextIO:
     return path.open(encoding="utf-8", errors="surrogateescape", newline="")
 
 
-def _read_plain(source: Path, form: SourceFormat) -> Iterator[Encounter | Rejected]:
-    paths = [path for path in _list_files(source) if source.is_file() or _detect_file(path) == form]
-    if not paths:
-        raise NoteError(f"{source} holds no {form} file with {', '.join(sorted(_REQUIRED))}")
-    for path in paths:
-        for place, row in _rows_of(path, form):
-            yield _convert(place, row)
-
-
 def _rows_of(path: Path, form: SourceFormat) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
     """(place, row) of a file; instead of a row that cannot be read, the reason."""
     read = _read_json_lines if form == "jsonl" else _read_csv_rows
@@ -177,48 +302,70 @@ def _read_csv_rows(stream: Iterable[str]) -> Iterator[tuple[int, Mapping[str, An
             yield number, dict(zip(columns, values, strict=True))
 
 
-def _convert(place: str, row: Mapping[str, Any] | str) -> Encounter | Rejected:
+def _convert(place: str, row: Mapping[str, Any] | str, on: date | None = None) -> Encounter | Rejected:
     if isinstance(row, str):
         return Rejected(place, row)
     try:
-        return _parse_row(place, row)
+        return _parse_row(place, row, on)
     except _BadRow as reason:
-        return Rejected(place, str(reason))
+        return Rejected(place, str(reason), reason.kind, _known_id(row))
 
 
-def _parse_row(place: str, row: Mapping[str, Any]) -> Encounter:
+def _known_id(row: Mapping[str, Any]) -> str | None:
+    """The id of a bad row, where it has one."""
+    try:
+        return _parse_encounter_id(row)
+    except _BadRow:
+        return None
+
+
+def _parse_row(place: str, row: Mapping[str, Any], on: date | None) -> Encounter:
+    encounter_id = _parse_encounter_id(row)
     admission, discharge = _parse_date(row, "admission_date"), _parse_date(row, "discharge_date")
     if discharge is None:
-        raise _BadRow("discharge_date is missing")
+        raise _BadRow("discharge_date is missing", "no_discharge_date")
     if admission is not None and admission > discharge:
-        raise _BadRow("admission_date is after discharge_date")
+        raise _BadRow("admission_date is after discharge_date", "bad_date")
+    if on is not None and discharge > on:
+        raise _BadRow(f"discharge_date is after {on}", "discharge_in_future")
     return Encounter(
-        encounter_id=_require_text(row, "encounter_id").strip(),
+        encounter_id=encounter_id,
         patient_id=_parse_identifier(row, "patient_id"),
         admission_date=admission,
         discharge_date=discharge,
-        sex=_parse_sex(row),
+        sex=_SEXES.get(str(row.get("sex")).strip().lower()),
         age_years=_parse_age(row),
-        text=_require_text(row, "text"),
+        text=_parse_text(row),
         codes=_parse_codes(row),
         place=place,
     )
 
 
-def _require_text(row: Mapping[str, Any], name: str) -> str:
-    value = row.get(name)
+def _parse_encounter_id(row: Mapping[str, Any]) -> str:
+    value = row.get("encounter_id")
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value.strip():
-        raise _BadRow(f"{name} is missing or empty")
-    return _verify_characters(value, name)
+        raise _BadRow("encounter_id is missing or empty")
+    return _verify_characters(value.strip(), "encounter_id")
+
+
+def _parse_text(row: Mapping[str, Any]) -> str:
+    value = row.get("text")
+    text = "" if value is None else str(value)
+    if "\0" in text:  # PostgreSQL cannot hold one
+        raise _BadRow("text holds a NUL character", "binary")
+    fault = find_fault(text)
+    if fault is not None:
+        raise _BadRow(fault[1], fault[0])
+    return text
 
 
 def _verify_characters(value: str, name: str) -> str:
     if "\0" in value:
         raise _BadRow(f"{name} holds a NUL character")
     if any("\ud800" <= char <= "\udfff" for char in value):
-        raise _BadRow(f"{name} is not valid UTF-8")
+        raise _BadRow(f"{name} is not valid UTF-8", "wrong_encoding")
     return value
 
 
@@ -235,28 +382,14 @@ def _parse_date(row: Mapping[str, Any], name: str) -> date | None:
     try:
         return date.fromisoformat(re.split(r"[T ]", str(value).strip(), maxsplit=1)[0])
     except ValueError:
-        raise _BadRow(f"{name} is not YYYY-MM-DD") from None
-
-
-def _parse_sex(row: Mapping[str, Any]) -> str | None:
-    value = row.get("sex")
-    known = "" if value is None else str(value).strip().lower()
-    if known not in _SEXES:
-        raise _BadRow("sex is none of F, M, U")
-    return _SEXES[known]
+        raise _BadRow(f"{name} is not YYYY-MM-DD", "bad_date") from None
 
 
 def _parse_age(row: Mapping[str, Any]) -> int | None:
-    value = row.get("age_years")
-    if value is None or not str(value).strip():
-        return None
-    try:
-        age = int(str(value).strip())
-    except ValueError:
-        raise _BadRow("age_years is not a whole number") from None
-    if not 0 <= age <= 130:
-        raise _BadRow("age_years is not between 0 and 130")
-    return age
+    """Years; None where no age of a person stands there."""
+    value = str(row.get("age_years")).strip()
+    age = int(value) if value.isascii() and value.isdigit() and len(value) <= 3 else None
+    return age if age is not None and age <= 130 else None
 
 
 def _parse_codes(row: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -273,13 +406,16 @@ def _parse_codes(row: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _reject_repeated(rows: Iterator[Encounter | Rejected]) -> Iterator[Encounter | Rejected]:
-    """Within one source an encounter stands once: of two texts nobody could say which is the newer one."""
-    places: dict[str, str] = {}
+    """Within one file an encounter stands once: of two texts nobody could say which is newer. The same row twice is no harm."""
+    seen: dict[str, tuple[str, bytes]] = {}
     for row in rows:
         if isinstance(row, Encounter):
-            first = places.setdefault(row.encounter_id, row.place)
-            if first != row.place:
-                yield Rejected(row.place, f"the encounter stands already at {first}")
+            digest = hashlib.sha256(row.text.encode()).digest()
+            place, first = seen.setdefault(row.encounter_id, (row.place, digest))
+            if first != digest:
+                yield Rejected(row.place, f"the encounter stands already at {place}", "duplicate_encounter", row.encounter_id)
+                continue
+            if place != row.place:
                 continue
         yield row
 
@@ -287,12 +423,8 @@ def _reject_repeated(rows: Iterator[Encounter | Rejected]) -> Iterator[Encounter
 # MIMIC-IV -----------------------------------------------------------------------------------------------------------
 
 
-def _read_mimic(source: Path) -> Iterator[Encounter | Rejected]:
+def _read_mimic(notes: Path, folder: Path) -> Iterator[Encounter | Rejected]:
     """Stays of the table `discharge`, joined with the other tables where they lie beside it (also in `hosp/` and `note/`)."""
-    folder = source if source.is_dir() else source.parent
-    notes = _find_table(folder, "discharge") if source.is_dir() else source
-    if notes is None:
-        raise NoteError(f"{source} has no discharge.csv: the discharge summaries of MIMIC-IV-Note")
     admissions = {row["hadm_id"]: row for row in _table_rows(folder, "admissions")}
     patients = {row["subject_id"]: row for row in _table_rows(folder, "patients")}
     codes = _read_mimic_codes(folder)

@@ -2,9 +2,9 @@
 
 `plan_night` cuts the work into shards, `code_shard` codes one (a mapped task, on any machine), `finish_night` counts. A note is
 done when its row stands in `coded_notes` for its text, the model and the release of its discharge date. Workers claim small batches
-in the database, and write a batch with the end of its claims in one transaction: whatever a killed worker leaves undone, and nothing
-else, is what another takes up when its claims expire. A database that is gone for a while is waited for. Notes that are none (too
-long, HTML, ...) go into quarantine with the reason.
+in the database, and write a batch with the end of its claims in one transaction: what a killed worker leaves undone, and nothing
+else, is what another takes up when its claims expire. A database that is gone for a while is waited for. What is no note (too long,
+HTML, ...) goes into quarantine with the reason.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypedDict
 
-from llmcoder_tasks.coding.claims import Claimed, Claims, Pace
+from llmcoder_tasks.coding.claims import DEFAULT_PACE, Claimed, Claims, Pace
 from llmcoder_tasks.coding.coder import Coder
 from llmcoder_tasks.coding.encounters import MAX_QUARANTINED_SHARE, find_fault, too_many_quarantined, verify_quarantined
 from llmcoder_tasks.coding.notes import PhraseCoder, code_notes
@@ -106,7 +106,7 @@ def plan_night(
         raise NoteError(f"the night from {from_date} to {to_date} ends before it begins: swap the dates")
     if shards < 1:
         raise NoteError(f"{shards} shards: expected at least 1")
-    if database.fetch_one("find_registered_model", model_id=model.model_id) is None:
+    if keep_trying(lambda: database.fetch_one("find_registered_model", model_id=model.model_id)) is None:
         raise ModelError(f"model {model.model_id} is not in the table models: train or register it first")
     wanted = {"coding_run_id": coding_run_id, "from_date": from_date, "to_date": to_date, "model_id": model.model_id}
     with record_step(database, "plan_night", coding_run_id) as detail:
@@ -129,21 +129,23 @@ def code_shard(
     database: Database,
     cache_folder: Path,
     open_coder: OpenCoder = Coder.open,
-    pace: Pace = Pace(),
+    pace: Pace = DEFAULT_PACE,
 ) -> CodedShard:
     """Code the notes of one shard that are not coded yet, in small transactions, until none is left.
 
     Notes that another worker has claimed are waited for: they are coded by it, or expire and are taken over. A note that cannot be
-    coded is recorded as failed, with the kind of error as reason, and stops no other. Raises NoteError when the run was not planned,
-    ModelError or StorageError when the model cannot be had, DatabaseUnreachable when the database stays away longer than
-    `pace.patience`.
+    coded is recorded as failed, with the kind of error as reason, and stops no other.
+
+    Raises NoteError when the run was not planned, ModelError or StorageError when the model cannot be had, DatabaseUnreachable when
+    the database stays away longer than `pace.patience`.
     """
     with record_step(database, "code_shard", coding_run_id) as detail:
         run = keep_trying(lambda: _fetch_run(database, coding_run_id), pace.patience)
         worker = _Worker(run, database, pace)
         with worker.claims.kept_alive():
+            folder: Path | None = None
             while pending := worker.list_pending(shard, shards):
-                folder = fetch_model(storage, storage.uri_of(f"models/{run['model_id']}"), cache_folder)
+                folder = folder or fetch_model(storage, storage.uri_of(f"models/{run['model_id']}"), cache_folder)
                 batches = list(_batches(pending))
                 before = worker.done
                 for release_key, batch in track(batches, f"{coding_run_id} shard {shard}", total=len(batches), unit="batches"):
@@ -181,7 +183,7 @@ def code_encounters(
     database: Database,
     cache_folder: Path,
     open_coder: OpenCoder = Coder.open,
-    pace: Pace = Pace(),
+    pace: Pace = DEFAULT_PACE,
     max_quarantined_share: float = MAX_QUARANTINED_SHARE,
 ) -> CodedNight:
     """A whole night in this process: plan, one shard, finish."""

@@ -104,8 +104,8 @@ WHERE uncoded_encounters.coding_run_id = :coding_run_id
   AND EXISTS (SELECT FROM discharge_summaries WHERE discharge_summaries.encounter_id = encounter.encounter_id)
   AND EXISTS (SELECT FROM releases WHERE effective_from <= encounter.discharge_date);
 
--- The current notes of a run that its model has not coded under the release of their discharge date. A note that failed in an earlier
--- run is tried again, once a run; one in quarantine is not. Notes of one hash shard, or of all when shard is NULL.
+-- The current notes of a run that its model has not coded under the release of their discharge date. A note that failed before
+-- the run began is tried again; one in quarantine is not. Notes of one hash shard, or of all when shard is NULL.
 -- name: list_pending_notes
 SELECT note.encounter_id, note.note_sha256, release.release_key, shard.number AS shard
 FROM coding_runs AS run
@@ -126,7 +126,7 @@ LEFT JOIN coded_notes AS done
    AND done.model_id = run.model_id AND done.release_key = release.release_key
 WHERE run.coding_run_id = :coding_run_id
   AND (CAST(:shard AS integer) IS NULL OR shard.number = :shard)
-  AND (done.encounter_id IS NULL OR (done.status = 'failed' AND done.coding_run_id <> run.coding_run_id))
+  AND (done.encounter_id IS NULL OR (done.status = 'failed' AND done.coded_at < run.started_at))
   AND NOT EXISTS (SELECT FROM quarantined_notes WHERE content_sha256 = note.note_sha256 AND place = note.encounter_id)
 ORDER BY release.release_key, note.encounter_id;
 
@@ -136,7 +136,8 @@ INSERT INTO coded_notes (encounter_id, note_sha256, model_id, release_key, codin
 VALUES (:encounter_id, :note_sha256, :model_id, :release_key, :coding_run_id, :status, :failure)
 ON CONFLICT (encounter_id, note_sha256, model_id, release_key) DO UPDATE
 SET coding_run_id = EXCLUDED.coding_run_id, status = EXCLUDED.status, failure = EXCLUDED.failure, coded_at = now()
-WHERE coded_notes.status = 'failed' AND coded_notes.coding_run_id <> EXCLUDED.coding_run_id
+WHERE coded_notes.status = 'failed'
+  AND coded_notes.coded_at < (SELECT started_at FROM coding_runs WHERE coding_run_id = EXCLUDED.coding_run_id)
 RETURNING encounter_id;
 
 -- name: insert_predictions
