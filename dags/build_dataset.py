@@ -62,6 +62,7 @@ def build_dataset() -> None:
             storage=stores.storage,
             database=stores.database,
             docs_folder=stores.settings.home / "data_docs",
+            train_on_corrections=stores.settings.train_on_corrections,
             variations=VariationsRef(chosen, stores.storage.uri_of(f"variations/{chosen}")) if chosen else None,
         )
         outlet_events[DATASET].add_partitions(dataset.dataset_id)

@@ -167,6 +167,7 @@ def build_dataset_command(release_key: str, seed: int, variations_per_code: int 
             storage=with_stores.storage,
             database=with_stores.database,
             docs_folder=_docs_folder(with_stores),
+            train_on_corrections=with_stores.settings.train_on_corrections,
             variations=VariationsRef(variations_id, with_stores.storage.uri_of(f"variations/{variations_id}"))
             if variations_id
             else None,

@@ -21,6 +21,9 @@ Split = Literal["train", "validation", "test"]
 SCENARIOS = ("base", "reordered", "abbreviations", "typos", "multiple", "sentences", "notes")
 """Kinds of example, in the order in which scorecards list them."""
 
+CORRECTIONS = "corrections"
+"""The table of a dataset that holds what coders corrected, where the operator allows it; no scenario of the scorecard."""
+
 _RELEASE_KEY = re.compile(r"FY(?P<year>20\d\d)(?:-(?P<month>January|April|July))?")
 _MONTHS = {"January": 1, "April": 4, "July": 7}
 

@@ -12,6 +12,7 @@
 | LLMCODER_S3_ENDPOINT_URL | another S3 server than AWS | none |
 | LLMCODER_RECIPE | recipe of the `train_model` DAG | `compact` |
 | LLMCODER_VARIATIONS_PER_CODE | texts of each code and scenario in the train split of the `build_dataset` DAG | 4 |
+| LLMCODER_TRAIN_ON_CORRECTIONS | `on`: the phrases that coders marked and corrected, patient text, go into datasets | `off` |
 | LLMCODER_APPROVAL | `required` or `off`: a person approves each promotion | `required` |
 | LLMCODER_TRAINING_PROCESSES | torchrun processes, one a GPU or a core | what the recipe says |
 | LLMCODER_PORT | port of the Airflow UI | 8080, or the next free one |
@@ -50,6 +51,7 @@ _VARIABLES = frozenset(
         "LLMCODER_S3_ENDPOINT_URL",
         "LLMCODER_RECIPE",
         "LLMCODER_VARIATIONS_PER_CODE",
+        "LLMCODER_TRAIN_ON_CORRECTIONS",
         "LLMCODER_APPROVAL",
         "LLMCODER_TRAINING_PROCESSES",
         "LLMCODER_PORT",
@@ -87,6 +89,7 @@ class Settings:
     s3_endpoint_url: str | None
     recipe: str
     variations_per_code: int
+    train_on_corrections: bool
     approval_required: bool
     training_processes: int | None
     port: int | None
@@ -111,6 +114,7 @@ class Settings:
             s3_endpoint_url=env.get("LLMCODER_S3_ENDPOINT_URL") or None,
             recipe=env.get("LLMCODER_RECIPE") or "compact",
             variations_per_code=_positive_int("LLMCODER_VARIATIONS_PER_CODE", env.get("LLMCODER_VARIATIONS_PER_CODE")) or 4,
+            train_on_corrections=_train_on_corrections(env.get("LLMCODER_TRAIN_ON_CORRECTIONS")),
             approval_required=_approval(env.get("LLMCODER_APPROVAL")),
             training_processes=_positive_int("LLMCODER_TRAINING_PROCESSES", env.get("LLMCODER_TRAINING_PROCESSES")),
             port=_positive_int("LLMCODER_PORT", env.get("LLMCODER_PORT")),
@@ -186,6 +190,14 @@ def _store_uri(name: str, value: str | None, default: Path) -> str:
     if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
         return value.rstrip("/")
     raise SettingsError(f"{name}={value!r} is neither s3://bucket/prefix nor file:///absolute/folder")
+
+
+def _train_on_corrections(value: str | None) -> bool:
+    if value in (None, "", "off"):
+        return False
+    if value == "on":
+        return True
+    raise SettingsError(f"LLMCODER_TRAIN_ON_CORRECTIONS={value!r} is neither 'on' nor 'off'")
 
 
 def _approval(value: str | None) -> bool:

@@ -1,8 +1,8 @@
 """What must hold of a release's codes and of a dataset's examples, checked by Great Expectations.
 
 The only place that knows Great Expectations. A suite either passes and leaves Data Docs behind, or raises ExpectationsFailed with
-one line: suite, expectation, column, bad and total count, up to three examples. Nothing here ever sees patient text: codes come
-from the release, examples are generated.
+one line: suite, expectation, column, bad and total count, up to three examples. Codes come from the release, examples are
+generated; the one table that may hold words of patients, corrections, is marked private and never shown.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from llmcoder_tasks.dataset.config import CONDITION_COUNTS
 from llmcoder_tasks.dataset.example_frames import chapter_frame, example_frame, leaked_codes
 from llmcoder_tasks.dataset.naming import names_of
 from llmcoder_tasks.errors import ExpectationsFailed
-from llmcoder_tasks.records import parse_release_key
+from llmcoder_tasks.records import CORRECTIONS, parse_release_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,12 +49,16 @@ _SITE = "data_docs"
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """One table with its expectations. `identity` is the column that names a row when it is shown as an example."""
+    """One table with its expectations. `identity` is the column that names a row when it is shown as an example.
+
+    Of a private table no value is shown, neither in a message nor in Data Docs.
+    """
 
     name: str
     frame: pd.DataFrame
     expectations: Sequence[Any]
     identity: str
+    is_private: bool = False
 
 
 def verify_codes(
@@ -155,8 +159,10 @@ def verify_examples(tables: Tables, *, code_set: CodeSet, subject: str, docs_fol
     suites = []
     for scenario, rows in tables.items():
         frame = example_frame(rows, titles=code_set.titles, names=names, leaked=leaked)
-        suites.append(Suite(scenario, frame, _example_expectations(gx, scenario), identity="example_id"))
-    suites.append(Suite("chapters", chapter_frame(tables, code_set), _chapter_expectations(gx), identity="chapter"))
+        suites.append(Suite(scenario, frame, _example_expectations(gx, scenario), "example_id", scenario == CORRECTIONS))
+    # What people correct follows their patients, not the release.
+    by_rule = {scenario: rows for scenario, rows in tables.items() if scenario != CORRECTIONS}
+    suites.append(Suite("chapters", chapter_frame(by_rule, code_set), _chapter_expectations(gx), identity="chapter"))
     return verify_suites(gx, suites, subject=subject, release_key=code_set.release_key, docs_folder=docs_folder)
 
 
@@ -268,7 +274,9 @@ def _run_suite(gx: Any, context: Any, source: Any, suite: Suite, *, subject: str
     checkpoint = gx.Checkpoint(
         name=suite.name,
         validation_definitions=[context.validation_definitions.add(validation)],
-        result_format={
+        result_format={"result_format": "BOOLEAN_ONLY"}
+        if suite.is_private
+        else {
             "result_format": "SUMMARY",
             "partial_unexpected_count": _EXAMPLES_SHOWN,
             "unexpected_index_column_names": [suite.identity],
@@ -291,6 +299,8 @@ def _describe_failure(suite: Suite, result: Any) -> str:
 
 
 def _describe_finding(suite: Suite, result: Any) -> str:
+    if suite.is_private:
+        return f"of {len(suite.frame):,} rows, which are not shown: they may hold words of patients"
     found = result.result
     if "unexpected_count" in found:
         examples = "; ".join(dict.fromkeys(_describe_row(suite, row) for row in found["partial_unexpected_index_list"]))

@@ -19,7 +19,7 @@ from typing import Any
 
 from llmcoder_tasks.dataset.examples import MadeExample, count_by_split
 from llmcoder_tasks.errors import DatasetError
-from llmcoder_tasks.records import SCENARIOS, DatasetRef, Example, Split
+from llmcoder_tasks.records import CORRECTIONS, SCENARIOS, DatasetRef, Example, Split
 from llmcoder_tasks.storage import Storage, hash_file
 
 MANIFEST = "manifest.json"
@@ -152,7 +152,7 @@ def read_examples(folder: Path, scenario: str, split: Split | None = None, limit
     """
     import pyarrow.parquet as pq
 
-    if scenario not in SCENARIOS:
+    if scenario not in (*SCENARIOS, CORRECTIONS):
         raise DatasetError(f"unknown scenario {scenario!r}: the scenarios are {', '.join(SCENARIOS)}")
     path = folder / f"{scenario}.parquet"
     if not path.is_file():

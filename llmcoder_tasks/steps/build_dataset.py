@@ -10,6 +10,7 @@ from pathlib import Path
 
 from llmcoder_tasks.database import Database
 from llmcoder_tasks.dataset.config import DatasetConfig
+from llmcoder_tasks.dataset.corrections import Corrections, merge_corrections, read_corrections
 from llmcoder_tasks.dataset.examples import GENERATOR_VERSION, make_examples
 from llmcoder_tasks.dataset.expectations import verify_examples
 from llmcoder_tasks.dataset.lexicon import LEXICON_FOLDER
@@ -32,17 +33,20 @@ def build_dataset(
     database: Database,
     docs_folder: Path,
     variations: VariationsRef | None = None,
+    train_on_corrections: bool = False,
 ) -> DatasetRef:
     """Make, validate and store the examples of a loaded release; Data Docs go to `docs_folder`.
 
-    `variations` is a set of `generate_variations` for the same release: its rows join the train split. The id is a fingerprint of
-    release content, config, generator and that set: a dataset that is already whole in the store is returned at once. Raises
-    ReleaseError when the release is not loaded, DatasetError when the set is of another release, ExpectationsFailed when a row is
-    broken; then nothing is stored.
+    `variations` is a set of `generate_variations` for the same release: its rows join the train split. With
+    `train_on_corrections`, what coders corrected becomes a table of its own: phrases of patients. The id is a fingerprint of
+    release content, config, generator, that set and those corrections: a dataset that is already whole in the store is returned at
+    once. Raises ReleaseError when the release is not loaded, DatasetError when the set is of another release, ExpectationsFailed
+    when a row is broken; then nothing is stored.
     """
     row = database.fetch_one("fetch_release", release_key=release.key)
     if row is None:
         raise ReleaseError(f"release {release.key} is not loaded: run `llmcoder ingest-release` first")
+    corrections = read_corrections(database, read_code_set(database, release.key)) if train_on_corrections else Corrections()
     facts = DatasetManifest(
         dataset_id="",
         release_key=release.key,
@@ -50,7 +54,9 @@ def build_dataset(
         seed=config.seed,
         generator_version=GENERATOR_VERSION,
         lexicon_sha256=hash_folder(LEXICON_FOLDER),
-        config=asdict(config) | _describe_variations(variations, release, row["content_sha256"], storage),
+        config=asdict(config)
+        | _describe_variations(variations, release, row["content_sha256"], storage)
+        | _describe_corrections(corrections),
         tables={},
     )
     dataset_id = f"{release.key}-{hashlib.sha256(facts.to_json().encode()).hexdigest()[:8]}"
@@ -66,6 +72,10 @@ def build_dataset(
             merged = merge_variations(tables, read_variations(storage, variations), config)
             logger.info("dataset %s: %s rows of variations %s", dataset_id, f"{merged:,}", variations.variations_id)
             detail["variations"] = merged
+        if train_on_corrections:
+            taken = merge_corrections(tables, corrections.rows, code_set, config)
+            detail["corrections_read"] = {"taken": taken, "left_out": len(corrections.rows) - taken, **_count(corrections)}
+            logger.info("dataset %s: corrections: %s", dataset_id, detail["corrections_read"])
         verify_examples(tables, code_set=code_set, docs_folder=docs_folder, subject=dataset_id)
         with tempfile.TemporaryDirectory(prefix="dataset-") as name:
             folder = Path(name)
@@ -92,6 +102,15 @@ def _describe_variations(
         )
     digest = hashlib.sha256(manifest.to_json().encode()).hexdigest()
     return {"variations": variations.variations_id, "variations_sha256": digest}
+
+
+def _describe_corrections(corrections: Corrections) -> dict[str, str]:
+    """What a dataset's id says of the corrections in it; nothing when there are none, so that ids stay what they were."""
+    return {"corrections_sha256": corrections.sha256} if corrections.rows else {}
+
+
+def _count(corrections: Corrections) -> dict[str, int]:
+    return {name: getattr(corrections, name) for name in ("mapped", "withdrawn", "private")}
 
 
 def _record(manifest: DatasetManifest, dataset: DatasetRef, database: Database) -> None:

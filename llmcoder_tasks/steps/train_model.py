@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from llmcoder_tasks.model.recipe import STAGES, Recipe
 from llmcoder_tasks.model.tokenizer import AnswerTokenizer
 from llmcoder_tasks.model.training_run import Job, ProgressReport, RunFolder, launch_training
 from llmcoder_tasks.progress import record_step
-from llmcoder_tasks.records import DatasetRef, Example, ModelRef
+from llmcoder_tasks.records import CORRECTIONS, DatasetRef, Example, ModelRef
 from llmcoder_tasks.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -111,6 +112,8 @@ def _prepare(folder: RunFolder, job: Job, dataset: DatasetRef, base: ModelRef | 
         if share > 0
         for example in read_examples(examples_folder, scenario, split="train")
     ]
+    if job.stage == "stage_two" and CORRECTIONS in read_manifest(storage, dataset.uri).tables:
+        examples += _read_corrections(examples_folder, job)
     plan = TrainingPlan.make(examples, job.stage_settings, tokenizer, processes=job.processes, seed=job.recipe.seed)
     plan.save(folder.path)
     limit = job.stage_settings.max_tokens
@@ -124,6 +127,13 @@ def _prepare(folder: RunFolder, job: Job, dataset: DatasetRef, base: ModelRef | 
         plan.tokens_until()[-1],
         job.processes,
     )
+
+
+def _read_corrections(examples_folder: Path, job: Job) -> list[Example]:
+    """What coders corrected, as rows of the scenario of which the stage learns most: a recipe cannot count on their number."""
+    mix = job.stage_settings.mix
+    scenario = max(mix, key=lambda name: (mix[name], name))
+    return [replace(example, scenario=scenario) for example in read_examples(examples_folder, CORRECTIONS, split="train")]
 
 
 def _prepare_start(folder: RunFolder, job: Job, base: ModelRef | None, examples_folder: Path, storage: Storage) -> AnswerTokenizer:
