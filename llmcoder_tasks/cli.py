@@ -557,6 +557,9 @@ def code(source: Any, kind: Any, on: datetime | None, model_id: str | None, outp
         return
     from rich.console import Console
 
-    from llmcoder_tasks.coding.notes_display import render_codes_table
+    from llmcoder_tasks.coding.notes_display import render_codes_table, render_findings
 
-    Console().print(render_codes_table(list(results)))
+    coded = list(results)
+    Console().print(render_codes_table(coded))
+    if (said := render_findings(coded)) is not None:
+        Console().print(said)

@@ -1,11 +1,11 @@
-"""A coded text for the terminal: a table of codes, or the note itself with its evidence marked."""
+"""A coded text for the terminal: a table of codes, or the note itself with its evidence marked; what rules did; its group."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llmcoder_tasks.records import CodePrediction, CodingResult, render_code
+from llmcoder_tasks.records import CodePrediction, CodingResult, Drg, Grouping, render_code
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -35,6 +35,35 @@ def render_codes_table(results: Sequence[CodingResult]) -> Table:
                 f"{code.start}-{code.end}",
             )
     return table
+
+
+def render_findings(results: Sequence[CodingResult]) -> Group | None:
+    """What rules and payer edits did or ask, and the group of each stay; None when there is nothing to show."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("id", "code", "rule", "what", "why")
+    for result in results:
+        for finding in result.findings:
+            new = f" by {render_code(finding.related_code)}" if finding.action == "replaced" and finding.related_code else ""
+            code, what = render_code(finding.code), finding.action + new
+            table.add_row(Text(result.id), code, finding.rule.replace("_", " "), what, Text(finding.reason))
+    lines = [Text(f"{result.id}: {render_grouping(result.grouping)}") for result in results if result.grouping]
+    parts = [*([table] if table.row_count else []), *lines]
+    return Group(*parts) if parts else None
+
+
+def render_grouping(grouping: Grouping) -> str:
+    """The group with all codes and, where that is another one, without those for review."""
+    shown = f"{_render_drg(grouping.with_all)} (MS-DRG {grouping.version / 10:.1f})"
+    if grouping.with_auto == grouping.with_all:
+        return f"{shown}, also without the codes for review"
+    return f"{shown}; without the codes for review {_render_drg(grouping.with_auto)}"
+
+
+def _render_drg(drg: Drg | None) -> str:
+    return f"DRG {drg.number} {drg.title}" if drg else "no group"
 
 
 def render_coded_note(text: str, codes: Sequence[CodePrediction]) -> Group:

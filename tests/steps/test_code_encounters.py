@@ -141,6 +141,19 @@ def test_encounters_without_release_or_summary_are_counted_with_their_reason(
     ]
 
 
+def test_findings_and_groups_are_written_with_the_codes(hospital: Database, night: Callable[..., CodedNight]) -> None:
+    admit(hospital, 1, note=f"DISCHARGE DIAGNOSES:\n1. {PRESSURE}\n")
+    night()
+    assert query(hospital, "SELECT rank, rule, action, code, related_code, evidence_start, evidence_end FROM findings") == [
+        (1, "edits_skipped", "flagged", "I10", None, 24, 56),
+        (2, "edit_questionable_admission", "flagged", "I10", None, 24, 56),
+    ]
+    assert query(hospital, "SELECT basis, grouper_version, drg, category FROM drgs ORDER BY basis") == [
+        ("all", 431, 305, 5),  # hypertension without MCC
+        ("auto", 431, 305, 5),
+    ]
+
+
 class _Stumbling(TitleCoder):
     """Fails on a phrase, with the phrase in its message, as libraries do."""
 

@@ -96,8 +96,8 @@ def ask_for_additional_code(draft: Draft) -> None:
 
 
 def propose_principal(draft: Draft) -> None:
-    """The first code that may be a principal diagnosis goes first: no symptom from prose, no manifestation, organism, external cause
-    or status while there is another. Guideline II, II.A, II.C; I.A.13. A symptom that the final list names and nothing explains may.
+    """The first code that may be a principal diagnosis goes first: no manifestation, organism, external cause or status while there
+    is another, and a symptom only where the final list names it and nothing explains it. Guideline II, II.A, II.C; I.A.13.
     """
     if not draft.items or _may_be_principal(draft, draft.items[0]):
         return
