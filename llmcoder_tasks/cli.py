@@ -526,6 +526,13 @@ def export_encounters_command() -> None:
 @click.option("--date", "on", type=DAY, help="Codes valid on this date; default: today. A row's discharge_date goes before it.")
 @click.option("--model", "model_id", help="A published model; default: the one in service.")
 @click.option(
+    "--policy",
+    type=click.Choice(["us-inpatient", "every-mention"]),
+    default="us-inpatient",
+    show_default=True,
+    help="Which rules go over a note: those of a stay in a US hospital, or each mention coded for itself.",
+)
+@click.option(
     "--format",
     "output_format",
     type=click.Choice(["table", "jsonl"]),
@@ -533,7 +540,7 @@ def export_encounters_command() -> None:
     show_default=True,
     help="A table for people, or rows.",
 )
-def code(source: Any, kind: Any, on: datetime | None, model_id: str | None, output_format: str) -> None:
+def code(source: Any, kind: Any, on: datetime | None, model_id: str | None, policy: str, output_format: str) -> None:
     """Code phrases (one a line) or a whole note from SOURCE, or from standard input.
 
     SOURCE may also hold JSON lines {"id", "text", "kind"?, "discharge_date"?}.
@@ -550,6 +557,7 @@ def code(source: Any, kind: Any, on: datetime | None, model_id: str | None, outp
         storage=with_stores.storage,
         database=with_stores.database,
         cache_folder=_cache_folder(with_stores),
+        policy=policy,
     )
     if output_format == "jsonl":
         for line in render_json_lines(results):

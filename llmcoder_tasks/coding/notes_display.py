@@ -50,8 +50,9 @@ def render_findings(results: Sequence[CodingResult]) -> Group | None:
             code, what = render_code(finding.code), finding.action + new
             table.add_row(Text(result.id), code, finding.rule.replace("_", " "), what, Text(finding.reason))
     lines = [Text(f"{result.id}: {render_grouping(result.grouping)}") for result in results if result.grouping]
-    parts = [*([table] if table.row_count else []), *lines]
-    return Group(*parts) if parts else None
+    if not table.row_count and not lines:
+        return None
+    return Group(*([table] if table.row_count else []), *lines)
 
 
 def render_grouping(grouping: Grouping) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from llmcoder_tasks.coding.coder import Coder
 from llmcoder_tasks.coding.notes import PhraseCoder, code_notes
+from llmcoder_tasks.coding.rules.policy import POLICIES, CodingPolicy
 from llmcoder_tasks.database import Database
 from llmcoder_tasks.errors import LLMCoderError, NoteError
 from llmcoder_tasks.icd10cm.code_set import CodeSet, find_release, read_code_set
@@ -75,17 +76,18 @@ def code_texts(
     storage: Storage,
     database: Database,
     cache_folder: Path,
+    policy: str = "us-inpatient",
     open_coder: OpenCoder = Coder.open,
 ) -> Iterator[CodingResult]:
     """A result for each row, in order: its codes, or an error and no code.
 
     A row without a date of its own is coded under the release valid `on` that date, so only codes billable then come out. A row
-    that fails harms no other. Raises ModelError, ArtifactMissing or a database error when nothing at all can be coded.
+    that fails harms no other. `policy` names what a place codes by choice (`coding.rules.policy.POLICIES`). Raises ModelError, ArtifactMissing or a database error when nothing at all can be coded.
     """
     folder = fetch_model(storage, model.uri, cache_folder)
     shelf = _Shelf(folder, database, open_coder)
     for row in rows:
-        yield _code_row(row, model.model_id, row.discharge_date or on, shelf)
+        yield _code_row(row, model.model_id, row.discharge_date or on, shelf, POLICIES[policy])
 
 
 def render_json_lines(results: Iterable[CodingResult]) -> Iterator[str]:
@@ -116,7 +118,7 @@ class _Shelf:
         return key, self._coders[key]
 
 
-def _code_row(row: TextRow, model_id: str, on: date, shelf: _Shelf) -> CodingResult:
+def _code_row(row: TextRow, model_id: str, on: date, shelf: _Shelf, policy: CodingPolicy) -> CodingResult:
     if row.error is not None:
         return CodingResult(row.id, None, None, error=row.error)
     try:
@@ -126,7 +128,7 @@ def _code_row(row: TextRow, model_id: str, on: date, shelf: _Shelf) -> CodingRes
     try:
         if row.kind == "phrase":
             return CodingResult(row.id, release_key, model_id, coder.code_text(row.text))
-        note = code_notes(coder, [row.text], [Patient(discharge_date=on)])[0]
+        note = code_notes(coder, [row.text], [Patient(discharge_date=on)], policy=policy)[0]
         return CodingResult(row.id, release_key, model_id, note.codes, findings=note.findings, grouping=note.grouping)
     except (LLMCoderError, MemoryError):
         raise

@@ -74,6 +74,11 @@ def _spoken(book: RuleBook, *said: str) -> set[tuple[str, str, str]]:
         # what is said twice
         (["E11.65", "~E11.9"], ["E1165"]),
         (["I50.9", "I50.33"], ["I5033"]),
+        (["~N39.0", "~N39.41"], ["N390", "N3941"]),  # one category, two conditions
+        (["~E87.20", "~E87.5"], ["E8720", "E875"]),
+        (["~E78.5", "~E78.2"], ["E782"]),
+        (["~L89.92", "~L89.152"], ["L89152"]),
+        (["~F17.200", "~F17.210"], ["F17210"]),
         (["S82.90XA", "S82.51XA"], ["S8290XA", "S8251XA"]),
         (["J44.1", "~J45.909"], ["J441"]),
         # combinations
@@ -133,6 +138,10 @@ def test_a_note_ends_with_the_codes_that_the_guidelines_ask_for(book: RuleBook, 
 )
 def test_nothing_happens_without_a_finding(book: RuleBook, said: list[str], finding: tuple[str, str, str]) -> None:
     assert finding in _spoken(book, *said)
+
+
+def test_an_organism_asks_for_no_underlying_condition(book: RuleBook) -> None:
+    assert _spoken(book, "N39.0", "B96.20") == set()
 
 
 def test_plain_codes_in_order_give_no_finding(book: RuleBook) -> None:

@@ -131,6 +131,11 @@ class TestAgainstTheDatabase:
         assert (third.release, third.codes) == (None, ())
         assert third.error == "no loaded release is valid on 2025-09-30: ingest an earlier one"
 
+    def test_a_note_says_what_rules_did_and_its_group(self, code: Any) -> None:
+        (result,) = code([TextRow("a", "Dx: Probable Pneumonia, unspecified organism", "note", None)])
+        assert [finding.rule for finding in result.findings] == ["uncertain_diagnosis", "edits_skipped"]
+        assert (result.grouping.version, result.grouping.with_all.number, result.grouping.with_auto) == (430, 195, None)
+
     def test_rows_come_back_in_order_and_a_bad_one_harms_no_other(self, code: Any) -> None:
         class Stumbling(TitleCoder):
             def code_phrases(self, texts: Any) -> Any:

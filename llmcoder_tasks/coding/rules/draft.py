@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from llmcoder_tasks.icd10cm.code_set import CodeSet
 
 
+_SHORTEST = 4  # characters of a code below a category
+
+
 @dataclass(frozen=True, slots=True)
 class Proposed:
     """A code that a note gave: evidence `text[start:end]`; named in the final list or not; said with doubt or not."""
@@ -33,6 +36,7 @@ class RuleBook:
 
     def __init__(self, code_set: CodeSet) -> None:
         self.titles: Mapping[str, str] = code_set.titles
+        self.headers: Mapping[str, str] = {code.code: code.long_title for code in code_set.codes if not code.is_billable}
         self.notes = TabularNotes(code_set)
 
     @cached_property
@@ -42,12 +46,29 @@ class RuleBook:
 
     def is_unspecified(self, code: str) -> bool:
         """Whether the title leaves open what a code beside it says."""
-        title = self.titles.get(code, "").casefold()
-        return any(mark in title for mark in ("unspecified", "not specified", "without complications"))
+        return _leaves_open(self.titles.get(code, ""))
+
+    def leaves_open(self, code: str, other: str) -> bool:
+        """Whether an unspecified code means a condition of which the other says more: both below the header that it leaves open.
+
+        A category such as N39 collects conditions of many kinds: there the other title must hold the words of the unspecified one.
+        """
+        if len(code) == _SHORTEST and not code.endswith("9"):
+            said = set(self.titles[code].casefold().split(",")[0].split())
+            return code[:-1] == other[:-1] and said <= set(self.titles[other].casefold().replace(",", " ").split())
+        stem = code[:-1]
+        while len(stem) >= _SHORTEST and (stem not in self.headers or _leaves_open(self.headers[stem])):
+            stem = stem[:-1]
+        return other.startswith(stem)
 
     def is_manifestation(self, code: str) -> bool:
         """Whether the title says that the cause has a code of its own, which goes first (guideline I.A.13)."""
-        return "classified elsewhere" in self.titles.get(code, "").casefold()
+        title = self.titles.get(code, "").casefold()
+        return "classified elsewhere" in title and "as the cause of" not in title
+
+
+def _leaves_open(title: str) -> bool:
+    return any(mark in title.casefold() for mark in ("unspecified", "not specified", "without complications"))
 
 
 class Draft:

@@ -24,3 +24,5 @@ class CodingPolicy:
 US_INPATIENT = CodingPolicy()
 EVERY_MENTION = CodingPolicy(code_symptoms=True, keep_unspecified=True, presume_links=False, resolve_excludes1=False)
 """For registries and data sets that code each mention for itself."""
+
+POLICIES = {"us-inpatient": US_INPATIENT, "every-mention": EVERY_MENTION}

@@ -96,7 +96,7 @@ def _find_stage(draft: Draft, item: Proposed) -> str | None:
 
 
 def drop_unspecified(draft: Draft) -> None:
-    """An unspecified code gives way to a specific one of its category. Guidelines I.B.2 and I.B.18.
+    """An unspecified code gives way to one that says more of the same condition. Guidelines I.B.2 and I.B.18.
 
     Where a category holds sites (injuries, neoplasms, joints) two items of the final list may mean two places: both stay. A policy
     can keep all.
@@ -107,7 +107,7 @@ def drop_unspecified(draft: Draft) -> None:
         if not draft.book.is_unspecified(item.code) or (item.is_listed and item.code.startswith(_SITES)):
             continue
         for other in draft.find(item.code[:3]):
-            if not draft.book.is_unspecified(other.code):
+            if not draft.book.is_unspecified(other.code) and draft.book.leaves_open(item.code, other.code):
                 draft.remove(item, "unspecified", f"{shown(other.code)} says the same more exactly", other)
                 break
 
@@ -121,5 +121,10 @@ def drop_repeated_history(draft: Draft) -> None:
         holders = next((codes for part, codes in _HELD_BY.items() if item.code.startswith(part)), ())
         for other in listed:
             if other.code[:3] == item.code[:3] or other.code.startswith(holders):
-                draft.remove(item, "repeated_history", f"the final list names it already, as {shown(other.code)}", other)
+                draft.remove(
+                    item,
+                    "repeated_history",
+                    f"the final list has {shown(other.code)} in its place, and is the newer statement",
+                    other,
+                )
                 break
