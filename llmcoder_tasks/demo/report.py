@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from llmcoder_tasks.coding.notes_display import render_coded_note
+from llmcoder_tasks.coding.notes_display import render_coded_note, render_findings
 from llmcoder_tasks.database import Database, Row
 from llmcoder_tasks.errors import ServiceError
-from llmcoder_tasks.records import SCENARIOS, CodePrediction
+from llmcoder_tasks.records import SCENARIOS, CodePrediction, CodingResult, Drg, Finding, Grouping
 
 
 def print_report(
@@ -91,6 +91,16 @@ def _print_note(console: Console, database: Database, coding_run_id: str, encoun
     codes = [CodePrediction(**row) for row in database.fetch_all("list_note_predictions", **key)]
     console.print(f"Encounter {encounter_id}, discharged {note['discharge_date']}, codes of {note['release_key']}")
     console.print(render_coded_note(note["note_text"], codes))
+    findings = tuple(Finding(**row) for row in database.fetch_all("list_note_findings", **key))
+    grouping = _read_grouping(database.fetch_all("list_note_drgs", **key))
+    said = render_findings([CodingResult(encounter_id, None, None, findings=findings, grouping=grouping)])
+    if said is not None:
+        console.print(said)
+
+
+def _read_grouping(rows: Sequence[Row]) -> Grouping | None:
+    groups = {row["basis"]: Drg(row["drg"], row["category"], row["title"]) for row in rows}
+    return Grouping(rows[0]["grouper_version"], groups.get("all"), groups.get("auto")) if rows else None
 
 
 def _print_agreement(console: Console, database: Database, coding_run_id: str) -> None:

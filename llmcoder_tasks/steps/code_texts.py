@@ -82,7 +82,8 @@ def code_texts(
     """A result for each row, in order: its codes, or an error and no code.
 
     A row without a date of its own is coded under the release valid `on` that date, so only codes billable then come out. A row
-    that fails harms no other. `policy` names what a place codes by choice (`coding.rules.policy.POLICIES`). Raises ModelError, ArtifactMissing or a database error when nothing at all can be coded.
+    that fails harms no other. `policy` names what a place codes by choice (`coding.rules.policy.POLICIES`). Raises ModelError,
+    ArtifactMissing or a database error when nothing at all can be coded.
     """
     folder = fetch_model(storage, model.uri, cache_folder)
     shelf = _Shelf(folder, database, open_coder)

@@ -208,6 +208,23 @@ WHERE prediction.encounter_id = :encounter_id
   AND prediction.release_key = :release_key
 ORDER BY prediction.rank;
 
+-- name: list_note_findings
+SELECT rule, action, code, related_code, reason, evidence_start AS start, evidence_end AS "end"
+FROM findings
+WHERE encounter_id = :encounter_id
+  AND note_sha256 = :note_sha256
+  AND model_id = :model_id
+  AND release_key = :release_key
+ORDER BY rank;
+
+-- name: list_note_drgs
+SELECT basis, grouper_version, drg, category, title
+FROM drgs
+WHERE encounter_id = :encounter_id
+  AND note_sha256 = :note_sha256
+  AND model_id = :model_id
+  AND release_key = :release_key;
+
 -- Against the codes of human coders, where a source had them.
 -- name: measure_coding_run
 SELECT count(*) FILTER (WHERE gold.code IS NOT NULL AND predicted.code IS NOT NULL) AS agreed,

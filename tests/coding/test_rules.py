@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from datetime import date
 
@@ -173,6 +174,40 @@ def test_an_inferred_code_is_as_sure_as_the_less_sure_of_its_sources_and_keeps_e
     assert (inferred.code, inferred.confidence, inferred.decision, inferred.start, inferred.end) == ("I110", 0.6, "review", 0, 12)
     (finding,) = [finding for finding in findings if finding.rule == "hypertension_with"]
     assert (finding.related_code, finding.reason) == ("I110", "inferred from I10 and I50.33: the link is presumed")
+
+
+def test_no_code_disappears_without_a_finding_and_only_billable_codes_come_out_once(book: RuleBook) -> None:
+    chance = random.Random(4)
+    everyday = [
+        "I10",
+        "I5033",
+        "N184",
+        "N186",
+        "E119",
+        "E1165",
+        "G629",
+        "J449",
+        "J189",
+        "R059",
+        "R509",
+        "E109",
+        "S72001",
+        "Z8701",
+        "F0280",
+    ]
+    every = [code.code for code in default_code_set().codes]
+    for _ in range(200):
+        said = dict.fromkeys(chance.sample(everyday, 6) + chance.sample(every, 6))
+        marks = [chance.choice(["", "~", "?"]) + code for code in said]
+        codes, findings = _apply(book, *marks)
+        reported = [code.code for code in codes]
+        assert len(set(reported)) == len(reported)
+        assert set(reported) <= set(book.titles)
+        gone = {finding.code for finding in findings if finding.action in {"removed", "replaced"}}
+        new = {finding.code for finding in findings if finding.action == "added"}
+        new |= {finding.related_code for finding in findings if finding.action == "replaced" and finding.related_code}
+        assert set(said) - set(reported) <= gone
+        assert set(reported) - set(said) <= new
 
 
 def test_every_rule_has_a_docstring_that_names_its_source() -> None:
