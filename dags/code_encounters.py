@@ -104,9 +104,16 @@ def code_encounters() -> None:
             planned[0]["coding_run_id"], stores.database, max_quarantined_share=stores.settings.max_quarantined_share
         )
 
+    # Beside it: what is coded can be reviewed, whatever else failed.
+    @llmcoder_task(task_id="open_reviews", reads_notes=True, trigger_rule="all_done_min_one_success")
+    def queue(planned: list[dict[str, Any]]) -> Any:
+        from llmcoder_tasks.steps.review_encounters import open_reviews
+
+        return open_reviews(planned[0]["coding_run_id"], connect().database)
+
     planned = plan()
     load_inbox() >> planned
-    code.expand_kwargs(planned) >> finish(planned)
+    code.expand_kwargs(planned) >> [finish(planned), queue(planned)]
 
 
 code_encounters()

@@ -467,7 +467,7 @@ def load_encounters_command(source: Path, source_format: Any, on: datetime | Non
 @click.option("--to", "to_day", type=DAY, help="Last discharge date; default: the first.")
 @click.option("--model", "model_id", help="A published model; default: the one in service.")
 def code_encounters_command(from_day: datetime, to_day: datetime | None, model_id: str | None) -> None:
-    """Code the encounters of some discharge dates that are not coded yet.
+    """Code the encounters of some discharge dates that are not coded yet, and queue what a person has to look at.
 
     May run beside the night, or twice: each note is coded once. The exit status is 1 when notes are left over, or when more than
     LLMCODER_MAX_QUARANTINED_SHARE of them are in quarantine.
@@ -476,16 +476,18 @@ def code_encounters_command(from_day: datetime, to_day: datetime | None, model_i
     """
     from llmcoder_tasks.coding.claims import Pace
     from llmcoder_tasks.steps.code_encounters import code_encounters
+    from llmcoder_tasks.steps.review_encounters import open_reviews
 
     with_stores = connect()
     model = _published_model(with_stores, model_id)
     first, last = from_day.date(), (to_day or from_day).date()
+    run_id = f"{first}_{last}_{model.model_id}"
     _show(
         code_encounters(
             first,
             last,
             model=model,
-            coding_run_id=f"{first}_{last}_{model.model_id}",
+            coding_run_id=run_id,
             storage=with_stores.storage,
             database=with_stores.database,
             cache_folder=_cache_folder(with_stores),
@@ -493,6 +495,7 @@ def code_encounters_command(from_day: datetime, to_day: datetime | None, model_i
             max_quarantined_share=with_stores.settings.max_quarantined_share,
         )
     )
+    _show(open_reviews(run_id, with_stores.database))
 
 
 @main.command("review-queue")

@@ -8,9 +8,11 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from reviewed_hospital import Hospital
 
 from llmcoder_tasks.cli import main
 from llmcoder_tasks.database import Database
+from llmcoder_tasks.steps.review_encounters import open_reviews
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 
@@ -77,3 +79,20 @@ def test_encounters_are_loaded_and_bad_rows_are_reported_beside(database: Databa
     assert "1 encounters, 1 new notes, 0 unchanged" in result.output
     assert "discharge_date" in result.output
     assert "No date." not in result.output
+
+
+@pytest.mark.integration
+def test_the_queue_and_an_export_are_shown_as_rows(database: Database, tmp_path: Path) -> None:
+    hospital = Hospital(database)
+    hospital.code("E1", [("E119", 0.4, "review")])
+    hospital.code("E2", [("I10", 0.99, "auto")])
+    open_reviews("night", database)
+    environment = {
+        "LLMCODER_HOME": str(tmp_path),
+        "LLMCODER_DATABASE_URL": database.engine.url.render_as_string(hide_password=False),
+    }
+    (row,) = _run("review-queue", environment=environment).output.splitlines()
+    assert (json.loads(row)["encounter_id"], json.loads(row)["held_by"]) == ("E1", None)
+    result = _run("export-encounters", environment=environment)
+    assert json.loads(result.output) == {"first": 1, "last": 1, "encounters": 1, "codes": 1}
+    assert (tmp_path / "artifacts" / "exports" / "000001" / "manifest.json").is_file()

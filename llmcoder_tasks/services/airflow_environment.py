@@ -80,6 +80,7 @@ def render_settings(settings: Settings) -> dict[str, str]:
         "LLMCODER_S3_ENDPOINT_URL": settings.s3_endpoint_url,
         "LLMCODER_RECIPE": settings.recipe,
         "LLMCODER_VARIATIONS_PER_CODE": settings.variations_per_code,
+        "LLMCODER_TRAIN_ON_CORRECTIONS": "on" if settings.train_on_corrections else "off",
         "LLMCODER_APPROVAL": "required" if settings.approval_required else "off",
         "LLMCODER_TRAINING_PROCESSES": settings.training_processes,
         "LLMCODER_PORT": settings.port,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Any
@@ -104,10 +104,13 @@ def open_reviews(coding_run_id: str, database: Database) -> OpenedReviews:
     with record_step(database, "open_reviews", coding_run_id) as detail:
         superseded = database.execute("supersede_reviews", {"coding_run_id": coding_run_id})
         waiting = database.fetch_all("list_notes_to_review", coding_run_id=coding_run_id)
+        accepted = {row["code"]: row["times"] for row in database.fetch_all("count_accepted_codes")} if waiting else {}
         for start in range(0, len(waiting), _BATCH_NOTES):
-            with database.transaction() as transaction:
-                for note in waiting[start : start + _BATCH_NOTES]:
-                    opened += transaction.fetch_one("open_review", **_review_of(note)) is not None
+            rows = [_review_of(note, accepted) for note in waiting[start : start + _BATCH_NOTES]]
+            done = database.fetch_one("open_reviews", **{name: [row[name] for row in rows] for name in rows[0]}) or {}
+            opened += done["opened"]
+            if start == 0:
+                database.execute("analyze_reviews")
         detail.update(opened=opened, superseded=superseded)
     logger.info("%s: %d reviews opened, %d superseded", coding_run_id, opened, superseded)
     return OpenedReviews(opened, superseded)
@@ -386,8 +389,8 @@ def _require_person(person: str) -> None:
         raise ReviewError("a review is claimed by a person: give a name")
 
 
-def _review_of(note: Row) -> dict[str, Any]:
+def _review_of(note: Row, accepted: Mapping[str, int]) -> dict[str, Any]:
     money = _DRG_AT_STAKE if note["is_drg_at_stake"] else _EDIT_AT_STAKE if note["is_flagged"] else 0.0
-    priority: Priority = rank_note(note["confidences"], note["times_accepted"], money=money)
+    priority: Priority = rank_note(note["confidences"], [accepted.get(code, 0) for code in note["codes"]], money=money)
     key = {name: note[name] for name in ("encounter_id", "note_sha256", "model_id", "release_key")}
     return {**key, **asdict(priority), "priority": priority.total}

@@ -29,6 +29,7 @@ SELECT review_id, version, 'the night', 'supersede',
 FROM closed;
 
 -- The newest codings of a run's encounters, of their current texts, that a person has to look at and that nobody looks at yet.
+-- The codes of each note are looked up by key, one note after the other, whatever the planner believes of keys of four columns.
 -- name: list_notes_to_review
 WITH newest AS (
     SELECT DISTINCT ON (note.encounter_id)
@@ -38,22 +39,10 @@ WITH newest AS (
     WHERE note.encounter_id IN (SELECT encounter_id FROM coded_notes WHERE coding_run_id = :coding_run_id)
       AND note.status = 'coded'
     ORDER BY note.encounter_id, summary.version DESC, note.coded_at DESC, note.model_id DESC
-), accepted AS (
-    SELECT code, sum(times)::integer AS times
-    FROM (
-        SELECT code, count(*) AS times FROM predictions WHERE decision = 'auto' GROUP BY code
-        UNION ALL
-        SELECT code.code, count(*)
-        FROM reviews AS review JOIN review_codes AS code USING (review_id)
-        LEFT JOIN predictions AS prediction ON prediction.prediction_id = code.prediction_id AND prediction.code = code.code
-        WHERE review.status = 'finished' AND code.state = 'accepted' AND prediction.decision IS DISTINCT FROM 'auto'
-        GROUP BY code.code
-    ) AS counted
-    GROUP BY code
 )
 SELECT newest.encounter_id, newest.note_sha256, newest.model_id, newest.release_key,
        coalesce(found.confidences, '{}') AS confidences,
-       coalesce(found.times, '{}') AS times_accepted,
+       coalesce(found.codes, '{}') AS codes,
        paid.all_drg IS DISTINCT FROM paid.auto_drg AS is_drg_at_stake,
        EXISTS (
            SELECT FROM findings AS finding
@@ -62,24 +51,23 @@ SELECT newest.encounter_id, newest.note_sha256, newest.model_id, newest.release_
              AND finding.action = 'flagged'
        ) AS is_flagged
 FROM newest
-LEFT JOIN LATERAL (
-    SELECT count(*) AS codes,
+CROSS JOIN LATERAL (
+    SELECT count(*) AS proposed,
            array_agg(prediction.confidence ORDER BY prediction.rank) FILTER (WHERE prediction.decision = 'review') AS confidences,
-           array_agg(coalesce(accepted.times, 0) ORDER BY prediction.rank) FILTER (WHERE prediction.decision = 'review') AS times
+           array_agg(prediction.code ORDER BY prediction.rank) FILTER (WHERE prediction.decision = 'review') AS codes
     FROM predictions AS prediction
-    LEFT JOIN accepted USING (code)
     WHERE (prediction.encounter_id, prediction.note_sha256, prediction.model_id, prediction.release_key)
         = (newest.encounter_id, newest.note_sha256, newest.model_id, newest.release_key)
-) AS found ON true
-LEFT JOIN LATERAL (
+) AS found
+CROSS JOIN LATERAL (
     SELECT max(drg) FILTER (WHERE basis = 'all') AS all_drg, max(drg) FILTER (WHERE basis = 'auto') AS auto_drg
     FROM drgs
     WHERE (drgs.encounter_id, drgs.note_sha256, drgs.model_id, drgs.release_key)
         = (newest.encounter_id, newest.note_sha256, newest.model_id, newest.release_key)
-) AS paid ON true
+) AS paid
 WHERE newest.coding_run_id = :coding_run_id
   AND newest.version = (SELECT max(version) FROM discharge_summaries WHERE encounter_id = newest.encounter_id)
-  AND (found.codes = 0 OR found.confidences IS NOT NULL)
+  AND (found.proposed = 0 OR found.confidences IS NOT NULL)
   AND NOT EXISTS (
       SELECT FROM reviews AS review
       WHERE review.encounter_id = newest.encounter_id
@@ -91,10 +79,28 @@ WHERE newest.coding_run_id = :coding_run_id
   )
 ORDER BY newest.encounter_id;
 
--- name: open_review
+-- How often each code was accepted here: by a person, or by the model where nobody had to look.
+-- name: count_accepted_codes
+SELECT code, sum(times)::integer AS times
+FROM (
+    SELECT code, count(*) AS times FROM predictions WHERE decision = 'auto' GROUP BY code
+    UNION ALL
+    SELECT code.code, count(*)
+    FROM reviews AS review JOIN review_codes AS code USING (review_id)
+    LEFT JOIN predictions AS prediction ON prediction.prediction_id = code.prediction_id AND prediction.code = code.code
+    WHERE review.status = 'finished' AND code.state = 'accepted' AND prediction.decision IS DISTINCT FROM 'auto'
+    GROUP BY code.code
+) AS counted
+GROUP BY code;
+
+-- Many at a time: row by row, planning and the checks of keys cost more than the rows.
+-- name: open_reviews
 WITH opened AS (
     INSERT INTO reviews (encounter_id, note_sha256, model_id, release_key, priority, uncertainty, money, rarity)
-    VALUES (:encounter_id, :note_sha256, :model_id, :release_key, :priority, :uncertainty, :money, :rarity)
+    SELECT * FROM unnest(
+        CAST(:encounter_id AS text[]), CAST(:note_sha256 AS text[]), CAST(:model_id AS text[]), CAST(:release_key AS text[]),
+        CAST(:priority AS float[]), CAST(:uncertainty AS float[]), CAST(:money AS float[]), CAST(:rarity AS float[])
+    )
     ON CONFLICT DO NOTHING
     RETURNING review_id, encounter_id, note_sha256, model_id, release_key
 ), proposed AS (
@@ -107,7 +113,11 @@ WITH opened AS (
     FROM opened
     JOIN predictions AS prediction USING (encounter_id, note_sha256, model_id, release_key)
 )
-SELECT review_id FROM opened;
+SELECT count(*) AS opened FROM opened;
+
+-- The planner learns that the tables are not empty any more: the checks of keys would go on to read them whole.
+-- name: analyze_reviews
+ANALYZE reviews, review_codes;
 
 -- One page, the most urgent first. The next page begins after the last row of this one.
 -- name: list_review_queue

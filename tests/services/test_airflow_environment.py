@@ -46,6 +46,7 @@ def test_settings_survive_the_way_through_the_environment(tmp_path: Path) -> Non
             "LLMCODER_S3_ENDPOINT_URL": "http://127.0.0.1:9000",
             "LLMCODER_RECIPE": "tiny",
             "LLMCODER_VARIATIONS_PER_CODE": "3",
+            "LLMCODER_TRAIN_ON_CORRECTIONS": "on",
             "LLMCODER_APPROVAL": "off",
             "LLMCODER_TRAINING_PROCESSES": "2",
             "LLMCODER_PORT": "8099",
