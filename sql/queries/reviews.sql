@@ -49,6 +49,7 @@ SELECT newest.encounter_id, newest.note_sha256, newest.model_id, newest.release_
            WHERE (finding.encounter_id, finding.note_sha256, finding.model_id, finding.release_key)
                = (newest.encounter_id, newest.note_sha256, newest.model_id, newest.release_key)
              AND finding.action = 'flagged'
+             AND (starts_with(finding.rule, 'edit_') OR finding.rule = 'excludes1')   -- payers' edits, and codes that cannot both stand
        ) AS is_flagged
 FROM newest
 CROSS JOIN LATERAL (
