@@ -366,6 +366,7 @@ def _close_run(coding_run_id: str, max_quarantined_share: float, database: Datab
     _fetch_run(database, coding_run_id)
     with database.transaction() as transaction:
         pending = len(transaction.fetch_all("list_pending_notes", **key, shards=1, shard=None))
+        transaction.execute("forget_dead_claims")
         transaction.execute("forget_coded_encounters", key)
         transaction.execute("record_uncoded_encounters", key)
         counts = transaction.fetch_one("count_coding_run", **key) or {}

@@ -46,6 +46,23 @@ WHERE (note_claims.encounter_id, note_claims.note_sha256, note_claims.model_id, 
     = (mine.encounter_id, mine.note_sha256, mine.model_id, mine.release_key)
 RETURNING note_claims.encounter_id, note_claims.note_sha256;
 
+-- What workers leave that were killed after others had done their notes, and claims that ran out.
+-- name: forget_dead_claims
+DELETE FROM note_claims
+USING (
+    SELECT ctid FROM note_claims AS claim
+    WHERE claim.expires_at < now()
+       OR EXISTS (
+           SELECT FROM coded_notes AS done
+           WHERE (done.encounter_id, done.note_sha256, done.model_id, done.release_key)
+               = (claim.encounter_id, claim.note_sha256, claim.model_id, claim.release_key)
+             AND done.status = 'coded'
+       )
+       OR EXISTS (SELECT FROM quarantined_notes WHERE content_sha256 = claim.note_sha256 AND place = claim.encounter_id)
+    FOR UPDATE SKIP LOCKED
+) AS dead
+WHERE note_claims.ctid = dead.ctid;
+
 -- name: insert_quarantined_note
 INSERT INTO quarantined_notes (content_sha256, place, source, encounter_id, reason, coding_date, coding_run_id)
 VALUES (:content_sha256, :place, :source, :encounter_id, :reason, :coding_date, :coding_run_id)
