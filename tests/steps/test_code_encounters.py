@@ -185,7 +185,14 @@ def test_two_workers_on_one_shard_write_each_note_once(hospital: Database, stora
     (shard,) = plan_night(FIRST, LAST, model=ModelRef("m1", "x"), shards=1, coding_run_id="night", database=hospital)
 
     def work(_: int) -> CodedShard:
-        return code_shard(**shard, storage=storage, database=hospital, cache_folder=tmp_path / "cache", open_coder=TitleCoder.open)
+        return code_shard(
+            **shard,
+            storage=storage,
+            database=hospital,
+            cache_folder=tmp_path / "cache",
+            open_coder=TitleCoder.open,
+            pace=Pace(lease=2, heartbeat=0.2),
+        )
 
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(work, range(2)))
