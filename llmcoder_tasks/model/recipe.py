@@ -117,8 +117,8 @@ def _verify(recipe: Recipe, place: str) -> None:
         raise RecipeError(f"{place}: DeepSpeed makes the optimizer itself: embedding_factor must be 1")
     for name, stage in recipe.stages.items():
         _verify_stage(stage, f"{place}: stages.{name}", recipe.context_tokens)
-        if recipe.conditions_per_answer == "one" and (stage.mix.get("multiple", 0) or stage.mix.get("notes", 0)):
-            raise RecipeError(f"{place}: stages.{name}.mix: with conditions_per_answer one, multiple and notes must be 0")
+        if recipe.conditions_per_answer == "one" and stage.mix.get("notes", 0):
+            raise RecipeError(f"{place}: stages.{name}.mix: with conditions_per_answer one, notes must be 0")
         if recipe.deepspeed_zero_stage and stage.average_every_steps:
             raise RecipeError(f"{place}: stages.{name}: DeepSpeed shares gradients itself: leave average_every_steps out")
 

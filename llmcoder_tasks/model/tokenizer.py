@@ -167,7 +167,12 @@ class AnswerTokenizer:
         return ids
 
     def encode_answer(self, codes: Sequence[str]) -> list[int]:
-        """Token ids of a whole answer, the end included."""
+        """Token ids of a whole answer, the end included.
+
+        A model of one condition answers a text of several with nothing: so it learns where a text has to be cut.
+        """
+        if len(codes) > 1 and self.settings.conditions_per_answer == "one":
+            return [self.end_id]
         ids: list[int] = []
         for code in codes:
             ids += self.encode_code(code)

@@ -16,6 +16,14 @@ def test_answers_come_back_as_the_codes_they_were_made_from(tokenizer: AnswerTok
         assert tokenizer.decode_answer(tokenizer.encode_answer(codes)) == codes
 
 
+def test_a_model_of_one_condition_answers_a_text_of_several_with_nothing() -> None:
+    made = AnswerTokenizer.train(
+        ["gout", "hip pain"], ["M109"], text_vocabulary=300, context_tokens=64, answer_tokens=8, conditions_per_answer="one"
+    )
+    assert made.encode_answer(["M109", "M109"]) == [made.end_id]
+    assert made.encode_answer(["M109"]) == [*made.encode_code("M109"), made.end_id]
+
+
 def test_a_known_category_is_one_token_and_an_unknown_one_three(tokenizer: AnswerTokenizer) -> None:
     assert len(tokenizer.encode_code("S72001A")) == 5
     assert len(tokenizer.encode_code("QA01X")) == 5
