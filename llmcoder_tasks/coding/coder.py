@@ -16,6 +16,7 @@ from llmcoder_tasks.coding.candidates import Candidate, CandidateIndex
 from llmcoder_tasks.coding.coder_fit import CODER_NAME, CoderFit
 from llmcoder_tasks.coding.combination import LEAST_LOG_PROBABILITY, Judged, describe, give_neutral, rank, score, share_confidence
 from llmcoder_tasks.coding.phrases import ConditionFinder, Span, WrittenCode
+from llmcoder_tasks.coding.selection import SELECTION_NAME, Selection
 from llmcoder_tasks.coding.short_forms import read_short_forms
 from llmcoder_tasks.coding.written_codes import find_codes, weigh_written_codes
 from llmcoder_tasks.dataset.lexicon import load_lexicon
@@ -78,17 +79,19 @@ class Coder:
         index: CandidateIndex | None = None,
         model: CodeScorer | None = None,
         fit: CoderFit | None = None,
+        selection: Selection | None = None,
     ) -> None:
         """Building the index takes seconds; pass one where several coders share a release."""
         self.code_set = code_set
         self.index = index or CandidateIndex(code_set, read_short_forms(load_lexicon()))
         self.model = model
         self.fit = fit
+        self.selection = selection
         self._conditions = ConditionFinder(self.index)
 
     @classmethod
     def open(cls, model_folder: Path, code_set: CodeSet, *, fit: CoderFit | None = None) -> Coder:
-        """The coder of a model folder, under a release.
+        """The coder of a model folder, under a release, with what it learnt from coded notes where the folder has that.
 
         `fit` stands in for the folder's `coder.json` where the model is not published yet. Raises ModelError when the folder holds
         no usable model or neither is there.
@@ -100,7 +103,9 @@ class Coder:
             fit = CoderFit.parse(path.read_bytes())
         from llmcoder_tasks.model.local import LocalModel  # imports torch
 
-        return cls(code_set, model=LocalModel.load(model_folder), fit=fit)
+        learnt = model_folder / SELECTION_NAME
+        selection = Selection.parse(learnt.read_bytes()) if learnt.is_file() else None
+        return cls(code_set, model=LocalModel.load(model_folder), fit=fit, selection=selection)
 
     @property
     def auto_threshold(self) -> float:

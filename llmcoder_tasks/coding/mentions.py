@@ -22,7 +22,7 @@ LONGEST_ITEM_WORDS = 22
 LONGEST_NAME_WORDS = 8
 _LONGEST_STRETCH = 12  # running words, empty ones included
 
-_SILENT_SECTIONS: frozenset[SectionKind] = frozenset(
+SILENT_SECTIONS: frozenset[SectionKind] = frozenset(
     {"family", "allergies", "medications", "examination", "results", "plan", "procedures", "other", "admission_diagnoses"}
 )
 """What they name is not coded from them: found again in the diagnoses or the course if it mattered."""
@@ -68,11 +68,9 @@ class Mention:
 
 
 def find_mentions(text: str, sections: Sequence[Section], terminology: Terminology) -> list[Mention]:
-    """All mentions of a note in order of place, with what the note says about each."""
+    """All mentions of a note in order of place, with what the note says about each; those of SILENT_SECTIONS too."""
     found: list[Mention] = []
     for section in sections:
-        if section.kind in _SILENT_SECTIONS:
-            continue
         if section.kind == "diagnoses":
             found += _find_listed(text, section, terminology)
         else:

@@ -1,7 +1,8 @@
 """A whole note to codes: sections, mentions, context, codes, each with where the note says so.
 
-Which mentions count: what a final list names, and of the rest of such a summary the chronic conditions of the history. What the
-official guidelines ask of the codes together is the business of `rules`; what payers check, of `edits`.
+Which mentions count is learnt from coded notes (`selection`), where the model has such; else: what a final list names, and of the
+rest of such a summary the chronic conditions of the history. What the official guidelines ask of the codes together is the
+business of `rules`; what payers check, of `edits`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
 from llmcoder_tasks.coding.edits import check_edits
-from llmcoder_tasks.coding.mentions import Mention, find_mentions
+from llmcoder_tasks.coding.mentions import SILENT_SECTIONS, Mention, find_mentions
 from llmcoder_tasks.coding.rules import apply_rules
 from llmcoder_tasks.coding.rules.draft import Proposed, RuleBook
 from llmcoder_tasks.coding.rules.policy import US_INPATIENT, CodingPolicy
-from llmcoder_tasks.coding.sections import split_sections
+from llmcoder_tasks.coding.sections import Section, split_sections
+from llmcoder_tasks.coding.selection import Candidate, NoteKind, Selection, Suggestion
 from llmcoder_tasks.coding.terminology import Naming, Terminology
-from llmcoder_tasks.records import CodedNote, CodePrediction, Decision, Patient
+from llmcoder_tasks.records import CodedNote, CodePrediction, Decision, Finding, Patient, render_code
 
 if TYPE_CHECKING:
     from llmcoder_tasks.icd10cm.code_set import CodeSet
@@ -40,6 +42,10 @@ class PhraseCoder(Protocol):
     def code_set(self) -> CodeSet: ...
     @property
     def auto_threshold(self) -> float: ...
+    @property
+    def selection(self) -> Selection | None:
+        """What coded notes taught about which codes of a note are coded."""
+
     def code_phrases(self, texts: Sequence[str]) -> Sequence[Sequence[ScoredCode]]:
         """For each phrase its codes, the best first."""
 
@@ -71,12 +77,17 @@ LEAST_PHRASE_CONFIDENCE = 0.50
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """A code with the mention that gave it."""
+class ReadNote:
+    """A note as it was read: every code that a mention suggests, also of what is denied or stands in a silent section."""
 
-    code: str
-    confidence: float
-    mention: Mention
+    text: str
+    sections: tuple[Section, ...]
+    suggestions: tuple[Suggestion, ...]
+
+    @property
+    def kind(self) -> NoteKind:
+        """Whether there is a list of final diagnoses."""
+        return "list" if any(item.mention.is_listed for item in self.suggestions) else "prose"
 
 
 _terminologies: WeakKeyDictionary[PhraseCoder, Terminology] = WeakKeyDictionary()
@@ -93,27 +104,93 @@ def code_notes(
     texts: Sequence[str],
     patients: Sequence[Patient | None] | None = None,
     *,
-    policy: CodingPolicy = US_INPATIENT,
+    policy: CodingPolicy | None = None,
 ) -> list[CodedNote]:
     """Several notes, coded; the phrases of all notes go to the phrase coder together, each once.
 
-    `patients` goes with `texts`; without a patient, or without the day of discharge, no payer's edits are run.
+    `patients` goes with `texts`; without a patient, or without the day of discharge, no payer's edits are run. Where coded notes
+    taught the coder what is coded (`coder.selection`), that decides, and the policy that these notes follow; without, what is true
+    of most notes and of a stay in a US hospital.
     """
-    terminology = terminology_of(coder)
-    read = [_read_note(text, terminology) for text in texts]
-    phrases = list(dict.fromkeys(phrase for noted in read for mention, phrase in noted if _needs_coder(mention)))
-    answers = dict(zip(phrases, coder.code_phrases(phrases), strict=True)) if phrases else {}
-    book = _book_of(coder)
+    selection = coder.selection
+    book = book_of(coder)
     results = []
-    for text, patient, noted in zip(texts, patients or [None] * len(texts), read, strict=True):
-        found = [item for mention, phrase in noted for item in _code_mention(mention, answers.get(phrase, ()), terminology, coder)]
-        codes, findings = apply_rules([_propose(item, coder) for item in _settle(found)], text, book, policy=policy)
+    for note, patient in zip(read_notes(coder, texts), patients or [None] * len(texts), strict=True):
+        if selection is not None and selection.judges(note.kind):
+            proposed, habits = _select(note, selection, coder)
+            usual = selection.policy
+        else:
+            proposed, habits, usual = propose_by_constants(note, coder), (), US_INPATIENT
+        codes, findings = apply_rules(proposed, note.text, book, policy=policy or usual)
         edits, grouping = check_edits(codes, patient or Patient())
-        results.append(CodedNote(codes, (*findings, *edits), grouping))
+        results.append(CodedNote(codes, (*habits, *findings, *edits), grouping))
     return results
 
 
-def _book_of(coder: PhraseCoder) -> RuleBook:
+def read_notes(coder: PhraseCoder, texts: Sequence[str]) -> list[ReadNote]:
+    """What notes suggest, before anything is chosen among it."""
+    terminology = terminology_of(coder)
+    sections = [split_sections(text) for text in texts]
+    found = [find_mentions(text, parts, terminology) for text, parts in zip(texts, sections, strict=True)]
+    words = [[text[mention.start : mention.end] for mention in mentions] for text, mentions in zip(texts, found, strict=True)]
+    phrases = list(
+        dict.fromkeys(
+            phrase
+            for mentions, said in zip(found, words, strict=True)
+            for mention, phrase in zip(mentions, said, strict=True)
+            if _needs_coder(mention)
+        )
+    )
+    answers = dict(zip(phrases, coder.code_phrases(phrases), strict=True)) if phrases else {}
+    return [
+        ReadNote(
+            text,
+            parts,
+            tuple(
+                suggestion
+                for mention, phrase in zip(mentions, said, strict=True)
+                for suggestion in _suggest(mention, answers.get(phrase, ()), terminology, coder)
+            ),
+        )
+        for text, parts, mentions, said in zip(texts, sections, found, words, strict=True)
+    ]
+
+
+def propose_by_constants(note: ReadNote, coder: PhraseCoder) -> list[Proposed]:
+    """What is coded where no coded notes taught the coder."""
+    return [
+        _propose(item.code, item.confidence, (item.mention.start, item.mention.end), item.mention, coder)
+        for item in _settle([item for item in note.suggestions if item.confidence > 0.0])
+    ]
+
+
+def _select(note: ReadNote, selection: Selection, coder: PhraseCoder) -> tuple[list[Proposed], tuple[Finding, ...]]:
+    """What coders of coded notes would code, and for each code that no name in the note gave, from what it was inferred."""
+    candidates = selection.judge(note.text, note.sections, note.suggestions, terminology_of(coder).words, coder.code_set.titles)
+    return propose_candidates(candidates, selection.threshold, coder), tuple(
+        Finding(
+            rule="habit",
+            action="added",
+            code=item.code,
+            related_code=None,
+            reason=f"coders gave {render_code(item.code)} to {item.habit.both} of {item.habit.notes} notes with these words",
+            start=item.start,
+            end=item.end,
+        )
+        for item, estimate in candidates
+        if estimate >= selection.threshold and item.mention is None and item.habit is not None
+    )
+
+
+def propose_candidates(candidates: Sequence[tuple[Candidate, float]], threshold: float, coder: PhraseCoder) -> list[Proposed]:
+    """Candidates at or above a threshold: those of the final list first, then by place."""
+    kept = [(item, estimate) for item, estimate in candidates if estimate >= threshold]
+    kept.sort(key=lambda pair: (pair[0].mention is None or not pair[0].mention.is_listed, pair[0].start, pair[0].code))
+    return [_propose(item.code, estimate, (item.start, item.end), item.mention, coder) for item, estimate in kept]
+
+
+def book_of(coder: PhraseCoder) -> RuleBook:
+    """What rules look up, built once for each coder."""
     if coder not in _books:
         _books[coder] = RuleBook(coder.code_set)
     return _books[coder]
@@ -126,30 +203,39 @@ def terminology_of(coder: PhraseCoder) -> Terminology:
     return _terminologies[coder]
 
 
-def _read_note(text: str, terminology: Terminology) -> list[tuple[Mention, str]]:
-    """Mentions, with their words, of what the patient has, had, or may have according to the final list."""
-    return [
-        (mention, text[mention.start : mention.end])
-        for mention in find_mentions(text, split_sections(text), terminology)
-        if mention.assertion in {"present", "historical"} or (mention.assertion == "possible" and mention.is_listed)
-    ]
-
-
 def _needs_coder(mention: Mention) -> bool:
     return mention.is_listed and (mention.naming is None or len(mention.naming.codes) > 1)
 
 
-def _code_mention(mention: Mention, answer: Sequence[ScoredCode], terminology: Terminology, coder: PhraseCoder) -> Iterator[_Found]:
+def _counts(mention: Mention) -> bool:
+    """Whether the note says of a mention, in a section that is coded from, that the patient has, had, or finally may have it."""
+    if mention.section in SILENT_SECTIONS:
+        return False
+    return mention.assertion in {"present", "historical"} or (mention.assertion == "possible" and mention.is_listed)
+
+
+def _suggest(mention: Mention, answer: Sequence[ScoredCode], terminology: Terminology, coder: PhraseCoder) -> Iterator[Suggestion]:
+    """The codes that a mention may mean: with a confidence where they count, else with 0."""
+    given = list(_code_mention(mention, answer, terminology, coder)) if _counts(mention) else []
+    yield from given
+    for code in mention.naming.codes if mention.naming else ():
+        if all(code != item.code for item in given):
+            yield Suggestion(code, 0.0, mention)
+
+
+def _code_mention(
+    mention: Mention, answer: Sequence[ScoredCode], terminology: Terminology, coder: PhraseCoder
+) -> Iterator[Suggestion]:
     if mention.naming is None or len(mention.naming.codes) > 1:
         code = _choose(mention.naming, answer)
         if code is not None and code.confidence >= LEAST_PHRASE_CONFIDENCE and _is_current(mention, code.code):
-            yield _Found(code.code, _soften(mention, code.confidence), mention)
+            yield Suggestion(code.code, _soften(mention, code.confidence), mention)
         return
     code_named = mention.naming.codes[0]
     if _is_current(mention, code_named):
-        yield _Found(code_named, _soften(mention, _weigh(mention, code_named)), mention)
+        yield Suggestion(code_named, _soften(mention, _weigh(mention, code_named)), mention)
     elif (past := _past_code(coder.code_set.titles[code_named], terminology)) is not None:
-        yield _Found(past, _soften(mention, HISTORY_CONFIDENCE), mention)
+        yield Suggestion(past, _soften(mention, HISTORY_CONFIDENCE), mention)
 
 
 def _choose(naming: Naming | None, answer: Sequence[ScoredCode]) -> ScoredCode | None:
@@ -190,9 +276,9 @@ def _soften(mention: Mention, confidence: float) -> float:
     return confidence * POSSIBLE_FACTOR if mention.assertion == "possible" else confidence
 
 
-def _settle(found: Sequence[_Found]) -> list[_Found]:
+def _settle(found: Sequence[Suggestion]) -> list[Suggestion]:
     """Each code once, by its surest mention; what the final list says goes before what prose says, and mostly instead of it."""
-    best: dict[str, _Found] = {}
+    best: dict[str, Suggestion] = {}
     for item in found:
         if item.code not in best or item.confidence > best[item.code].confidence:
             best[item.code] = item
@@ -201,14 +287,14 @@ def _settle(found: Sequence[_Found]) -> list[_Found]:
     return sorted(kept, key=lambda item: (not item.mention.is_listed, item.mention.start))
 
 
-def _is_lasting(item: _Found) -> bool:
+def _is_lasting(item: Suggestion) -> bool:
     """Whether a code from prose counts beside a final list: a condition of the history, no symptom."""
     return item.mention.section in _HISTORIES and not item.code.startswith(_SYMPTOMS)
 
 
-def _propose(found: _Found, coder: PhraseCoder) -> Proposed:
-    mention = found.mention
-    sure = mention.is_listed and mention.assertion == "present" and found.confidence >= coder.auto_threshold
+def _propose(code: str, confidence: float, place: tuple[int, int], mention: Mention | None, coder: PhraseCoder) -> Proposed:
+    is_listed = mention is not None and mention.is_listed
+    sure = mention is not None and is_listed and mention.assertion == "present" and confidence >= coder.auto_threshold
     decision: Decision = "auto" if sure else "review"
-    is_uncertain = mention.assertion == "possible"
-    return Proposed(found.code, found.confidence, decision, mention.start, mention.end, mention.is_listed, is_uncertain)
+    is_uncertain = mention is not None and mention.assertion == "possible"
+    return Proposed(code, confidence, decision, *place, is_listed, is_uncertain)

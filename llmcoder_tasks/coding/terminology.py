@@ -89,7 +89,7 @@ class Terminology:
     @classmethod
     def build(cls, code_set: CodeSet, spoken_names: Iterable[tuple[str, str]] | None = None) -> Terminology:
         """Index a release. `spoken_names` are pairs of what clinicians write and a name the release gives (default: ours)."""
-        defaults = _default_codes(code_set)
+        defaults = default_codes(code_set)
         offers: dict[Key, dict[str, float]] = {}
         for name, code, cost in _offered_names(code_set, defaults):
             for key, extra in _keys_of(name):
@@ -176,7 +176,7 @@ def _offered_names(code_set: CodeSet, defaults: Mapping[str, str]) -> Iterator[t
             yield term.term, defaults[term.code], _NAMING_KINDS[term.kind]
 
 
-def _default_codes(code_set: CodeSet) -> dict[str, str]:
+def default_codes(code_set: CodeSet) -> dict[str, str]:
     """For each code the billable code that a coder takes when nothing more is said: itself, or the unspecified one below it.
 
     Headers whose codes have no unspecified member lead nowhere and are left out.

@@ -24,6 +24,7 @@ class TitleCoder:
     """Codes a phrase that equals a title, in any case; every other phrase has no code."""
 
     auto_threshold = 0.9
+    selection = None
 
     def __init__(self, code_set: CodeSet) -> None:
         self.code_set = code_set
