@@ -16,6 +16,8 @@ an asset: it wants whichever model is in service when the night begins.
   patient: the log has the place in the code. A single note that cannot be coded stands in `coded_notes` with the kind of its error.
 - **finish_night**: says how many notes are still to be coded: clear the shards that failed. Or how many are in quarantine, and
   why: mend the source, or raise the share.
+- **measure_night left its band** (a message, no failure): `night_statistics` has the figures and their bands. Look at the notes'
+  source first, then at the model: `llmcoder rollback-model`. Who is told: the Airflow connection `llmcoder_alerts`, http or smtp.
 - **DatabaseUnreachable, StorageUnreachable**: retried by itself; `llmcoder status` says which service is down.
 """
 
@@ -26,6 +28,7 @@ from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, Param, dag
 from llmcoder_night import find_coding_date, find_night
+from llmcoder_notifier import DriftNotifier
 from llmcoder_task import TASK_DEFAULTS, llmcoder_task
 
 from llmcoder_tasks.connections import connect
@@ -111,9 +114,18 @@ def code_encounters() -> None:
 
         return open_reviews(planned[0]["coding_run_id"], connect().database)
 
+    # Whether this night looks like those before it. Out of its band it tells people, and stays a success.
+    @llmcoder_task(task_id="measure_night", reads_notes=True, on_success_callback=[DriftNotifier()])
+    def measure(planned: list[dict[str, Any]]) -> Any:
+        from llmcoder_tasks.steps.measure_night import measure_night
+
+        return measure_night(planned[0]["coding_run_id"], connect().database)
+
     planned = plan()
     load_inbox() >> planned
-    code.expand_kwargs(planned) >> [finish(planned), queue(planned)]
+    finished = finish(planned)
+    code.expand_kwargs(planned) >> [finished, queue(planned)]
+    finished >> measure(planned)
 
 
 code_encounters()

@@ -1,0 +1,99 @@
+"""The notifier against a real HTTP server on this machine: when it speaks, what it says, and to whom."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from llmcoder_notifier import DriftNotifier
+
+CONFIDENCE = {"figure": "mean_confidence", "value": 0.2, "low": 0.7, "high": 0.9}
+MEASURED = {
+    "coding_run_id": "scheduled__2026-04-18",
+    "notes": 412,
+    "nights_compared": 30,
+    "stability_index": 0.02,
+    "out_of_band": [CONFIDENCE],
+    "summary": "against 30 nights: mean_confidence 0.2, expected 0.7 to 0.9",
+}
+
+
+class _Webhook:
+    """What came in: paths, bodies and logins; `status` is what it answers."""
+
+    def __init__(self) -> None:
+        self.received: list[tuple[str, dict[str, Any], str | None]] = []
+        self.status = 200
+        self.port = 0
+
+
+@pytest.fixture
+def webhook() -> Iterator[_Webhook]:
+    hook = _Webhook()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            hook.received.append((self.path, body, self.headers["Authorization"]))
+            self.send_response(hook.status)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hook.port = server.server_port
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield hook
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def connection(monkeypatch: pytest.MonkeyPatch, webhook: _Webhook) -> None:
+    """What an operator sets up, here by an environment variable."""
+    described = {"conn_type": "http", "host": "127.0.0.1", "port": webhook.port, "schema": "http", "password": "t0ken"}
+    monkeypatch.setenv("AIRFLOW_CONN_LLMCODER_ALERTS", json.dumps({**described, "extra": {"path": "/hook"}}))
+
+
+def _context(measured: Any) -> dict[str, Any]:
+    return {"ti": SimpleNamespace(task_id="measure_night", xcom_pull=lambda task_ids: measured)}
+
+
+def test_a_night_out_of_its_band_is_posted_with_its_figures(webhook: _Webhook, connection: None) -> None:
+    DriftNotifier()(_context(MEASURED))
+    ((path, body, login),) = webhook.received
+    assert (path, login) == ("/hook", "Bearer t0ken")
+    assert body["text"] == (
+        "LLMCoder: the night scheduled__2026-04-18 left its band: against 30 nights: mean_confidence 0.2, expected 0.7 to 0.9"
+    )
+    assert body["out_of_band"] == [CONFIDENCE]
+    assert body.keys() == MEASURED.keys() | {"text"}
+
+
+@pytest.mark.parametrize("measured", [{**MEASURED, "out_of_band": []}, None])
+def test_a_quiet_night_says_nothing(webhook: _Webhook, connection: None, measured: Any) -> None:
+    DriftNotifier()(_context(measured))
+    assert webhook.received == []
+
+
+def test_without_a_connection_the_log_alone_says_it(webhook: _Webhook, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        DriftNotifier()(_context(MEASURED))
+    assert webhook.received == []
+
+
+def test_a_webhook_that_refuses_is_an_error_for_the_log(webhook: _Webhook, connection: None) -> None:
+    webhook.status = 500
+    with pytest.raises(Exception, match="500"):
+        DriftNotifier()(_context(MEASURED))
