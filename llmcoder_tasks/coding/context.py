@@ -99,10 +99,11 @@ _TERMINATORS = r"""
 
 _BACKWARD_REACH = 60
 _WHITESPACE = re.compile(r"\s+")
+_PHRASE_END = re.compile(r"\|(?![^(]*\))")  # a bar inside a group parts words of one phrase
 
 
 def _compile(phrases: str) -> re.Pattern[str]:
-    parts = [part.strip() for part in _WHITESPACE.sub(" ", phrases).split("|")]
+    parts = [part.strip() for part in _PHRASE_END.split(_WHITESPACE.sub(" ", phrases))]
     parts = sorted((part.replace(" ", r"\s+") for part in parts if part), key=len, reverse=True)
     return re.compile(rf"(?<![\w]){'(?:' + '|'.join(parts) + ')'}(?![\w])", re.IGNORECASE)
 

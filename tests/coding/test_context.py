@@ -54,3 +54,17 @@ def test_sentences_end_at_points_and_bullets_but_not_inside_a_broken_list() -> N
     text = "Seen by Dr. Lee. Denies fever,\nChills or cough.\n- Has pain\n- Temp 37.2 today"
     parts = [text[sentence.start : sentence.end].strip() for sentence in split_sentences(text, 0, len(text))]
     assert parts == ["Seen by Dr. Lee.", "Denies fever,\nChills or cough.", "- Has pain", "- Temp 37.2 today"]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "assertion"),
+    [
+        ("Return to the emergency department for chest pain.", "chest pain", "hypothetical"),
+        ("Monitor for infection.", "infection", "hypothetical"),
+        ("Should bleeding recur, come back.", "bleeding", "hypothetical"),
+        ("Glaucoma runs in her family.", "Glaucoma", "family"),
+        ("Glaucoma in his father.", "Glaucoma", "family"),
+    ],
+)
+def test_a_phrase_with_alternatives_in_it_spoils_no_other_phrase(text: str, name: str, assertion: str) -> None:
+    assert _assess(text, name) == [assertion]
