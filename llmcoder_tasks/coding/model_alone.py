@@ -1,7 +1,7 @@
 """A language model that codes by itself, without the words of the release: what a scorecard's rows of the model's stages are.
 
 A model that answers one condition at a time chooses by its own probabilities where a line of several is cut: a run of pieces that
-is a condition gets a sure answer, half a title or two conditions at once do not.
+is a condition gets a sure answer, half a title an unsure one, and two conditions at once hardly any.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from llmcoder_tasks.model.local import Answer, LocalModel
     from llmcoder_tasks.model.trie import CodeTrie
 
-CUT_PRICE = -0.3
 DROP_PRICE = 12.0
-"""In units of log-probability: what a further condition costs (less than nothing: a model that never met two conditions at once is
-too sure of one of them), and a piece that belongs to none. Chosen on validation lines."""
+"""What a piece costs that belongs to no condition, in units of log-probability. A further condition costs nothing: the model has learnt
+to give two conditions at once no code. Chosen on validation lines, as is what follows."""
 
 CLEAR_LOG_PROBABILITY = -0.01
 """A line that is answered as surely as this is one condition: nothing is cut."""
@@ -73,7 +72,7 @@ def _solve(text: str, pieces: Sequence[Span], answers: dict[str, Answer]) -> lis
         runs = choose_cuts(
             pieces,
             lambda first, last: answers[text[pieces[first].start : pieces[last].end]].log_probability,
-            price=CUT_PRICE,
+            price=0.0,
             drop=DROP_PRICE,
         )
     return [code for run in runs for code in answers[text[run.start : run.end]].codes]
