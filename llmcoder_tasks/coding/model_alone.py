@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from llmcoder_tasks.model.trie import CodeTrie
 
 DROP_PRICE = 12.0
-"""What a piece costs that belongs to no condition, in units of log-probability. A further condition costs nothing: the model has learnt
-to give two conditions at once no code. Chosen on validation lines, as is what follows."""
+"""What a piece costs that belongs to no condition, in units of log-probability. A further condition costs nothing: the model has
+learnt to give two conditions at once no code. Chosen on validation lines, as is what follows."""
 
 CLEAR_LOG_PROBABILITY = -0.01
 """A line that is answered as surely as this is one condition: nothing is cut."""
