@@ -110,6 +110,14 @@ def train_model() -> None:
             ModelRef(**model), DatasetRef(**dataset), storage=stores.storage, database=stores.database, cache_folder=cache_folder
         )
 
+    @llmcoder_task(task_id="fit_selection", reads_notes=True, execution_timeout=timedelta(hours=6), **GPU)
+    def select(model: dict[str, str]) -> Any:
+        from llmcoder_tasks.steps.fit_selection import fit_selection
+
+        stores = connect()
+        cache_folder = stores.settings.home / "cache"
+        return fit_selection(ModelRef(**model), storage=stores.storage, database=stores.database, cache_folder=cache_folder)
+
     @llmcoder_task(task_id="evaluate_model", execution_timeout=timedelta(hours=6), **GPU)
     def evaluate(model: dict[str, str], dataset: dict[str, str], *, params: Any = None) -> Any:
         from llmcoder_tasks.steps.evaluate_model import evaluate_model
@@ -148,7 +156,7 @@ def train_model() -> None:
         return model
 
     dataset = find_dataset()
-    model = fit(train_stage_two(dataset, train_stage_one(dataset)), dataset)
+    model = select(fit(train_stage_two(dataset, train_stage_one(dataset)), dataset))
     verdict = check_verdict(judge(evaluate(model, dataset)))
     approve = PromotionApproval(
         task_id="approve",

@@ -311,6 +311,33 @@ def fit_coder_command(model_id: str, dataset_id: str) -> None:
     )
 
 
+@main.command("fit-selection")
+@click.argument("model_id")
+@click.option(
+    "--notes",
+    "notes_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Coded notes as JSON lines {id, text, codes}; without, those of the database.",
+)
+def fit_selection_command(model_id: str, notes_file: Path | None) -> None:
+    """Learn from coded notes which of the codes that a note suggests are coded. Before the model is promoted.
+
+    Example: llmcoder fit-selection MODEL --notes coded_notes.jsonl
+    """
+    from llmcoder_tasks.steps.fit_selection import fit_selection
+
+    with_stores = connect()
+    _show(
+        fit_selection(
+            _trained_model(with_stores, model_id),
+            storage=with_stores.storage,
+            database=with_stores.database,
+            cache_folder=_cache_folder(with_stores),
+            notes_file=notes_file,
+        )
+    )
+
+
 def _evaluate_suite(with_stores: Connections, suite: Path, model_id: str | None, on: date, kind: Any, way: Any) -> None:
     from rich.console import Console
 

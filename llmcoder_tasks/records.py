@@ -204,7 +204,7 @@ class CodingResult:
     grouping: Grouping | None = None
 
     def to_row(self) -> dict[str, Any]:
-        """The output row of the stable interface; codes carry the dot there. Findings and grouping stand only where there are any."""
+        """The output row of the stable interface; codes carry the dot there. Findings and grouping stand where there are any."""
         row = asdict(self)
         row["codes"] = [{**code, "code": render_code(code["code"])} for code in row["codes"]]
         row["findings"] = [

@@ -25,6 +25,7 @@ from llmcoder_tasks.coding.rules import apply_rules
 from llmcoder_tasks.coding.rules.draft import Proposed
 from llmcoder_tasks.coding.rules.policy import POLICIES, US_INPATIENT, CodingPolicy
 from llmcoder_tasks.coding.selection import (
+    FEATURES,
     SCHEMA_VERSION,
     Candidate,
     Habit,
@@ -109,7 +110,7 @@ def fingerprint_notes(notes: Iterable[CodedText], release_key: str) -> str:
     return hashlib.sha256(json.dumps([SCHEMA_VERSION, FIT_VERSION, release_key, digests]).encode()).hexdigest()[:16]
 
 
-def fit_selection(notes: Sequence[CodedText], coder: PhraseCoder) -> Selection:
+def learn_selection(notes: Sequence[CodedText], coder: PhraseCoder) -> Selection:
     """Learn from coded notes; the evidence compares with the constants on the same notes.
 
     Deterministic, whatever the order. Raises ValueError for fewer than 200 notes.
@@ -129,9 +130,9 @@ def fit_selection(notes: Sequence[CodedText], coder: PhraseCoder) -> Selection:
                 rows += [
                     (place, item) for item in list_candidates(note.read.text, note.read.suggestions, note.phrases, habits, titles)
                 ]
-    features = np.asarray([item.features for _, item in rows], dtype=np.float32)
-    labels = np.asarray([_is_right(item.code, read[place].gold, titles) for place, item in rows])
-    folds = np.asarray([read[place].fold for place, _ in rows])
+    features = np.asarray([item.features for _, item in rows], dtype=np.float32).reshape(len(rows), len(FEATURES))
+    labels = np.asarray([_is_right(item.code, read[place].gold, titles) for place, item in rows], dtype=bool)
+    folds = np.asarray([read[place].fold for place, _ in rows], dtype=int)
     estimates = np.zeros(len(rows))
     for fold in range(FOLDS):
         is_held_out = folds == fold
@@ -276,6 +277,10 @@ def _affirmed(note: _Note) -> set[Key]:
 def _fit_trees(features: npt.NDArray[np.float32], labels: npt.NDArray[np.bool_]) -> Trees:
     from sklearn.ensemble import GradientBoostingClassifier
 
+    if labels.all() or not labels.any():  # every candidate is coded, or none: there is nothing to tell apart
+        leaf = np.zeros((1, 1), dtype=np.int64)
+        share = (labels.sum() + 0.5) / (len(labels) + 1.0)
+        return Trees(float(np.log(share / (1.0 - share))), 0, leaf, leaf.astype(float), leaf, leaf, leaf.astype(float))
     model = GradientBoostingClassifier(
         n_estimators=_TREES,
         learning_rate=_LEARNING_RATE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,17 @@ from llmcoder_tasks.storage import Storage
 logger = logging.getLogger(__name__)
 
 CODER_NAME = "coder.json"
+SELECTION_NAME = "selection.json"
 
 
 def promote_model(verdict: VerdictRef, *, promoted_by: str, storage: Storage, database: Database) -> ModelRef:
     """Publish the model of a PROMOTE verdict and put it into service.
 
-    The model's files, `coder.json`, `scorecard.json` and `verdict.json` go to `models/<model_id>/`, the manifest last; then the
-    pointer moves, then its row is written. A run that died in between is finished by the next one; a model that is in service
-    already is left alone. Raises PromotionError when the verdict is not PROMOTE, a person refused, the coder was fitted anew since,
-    another model is in service than the one judged against, or another promotion moved the pointer first.
+    The model's files, `coder.json`, `selection.json` where there is one, `scorecard.json` and `verdict.json` go to
+    `models/<model_id>/`, the manifest last; then the pointer moves, then its row is written. A run that died in between is finished
+    by the next one; a model that is in service already is left alone. Raises PromotionError when the verdict is not PROMOTE, a
+    person refused, the coder was fitted anew since, another model is in service than the one judged against, or another promotion
+    moved the pointer first.
     """
     with record_step(database, "promote_model", verdict.verdict_id):
         given = _read_verdict(verdict.verdict_id, storage, database)
@@ -107,6 +110,8 @@ def _publish(verdict: Verdict, storage: Storage) -> ModelRef:
     with tempfile.TemporaryDirectory() as folder:
         files = fetch_model(storage, storage.uri_of(f"training/{verdict.model_id}"), Path(folder))
         (files / CODER_NAME).write_bytes(coder_json)
+        with suppress(ArtifactMissing):  # where coded notes taught it something
+            (files / SELECTION_NAME).write_bytes(storage.read_bytes(f"coders/{verdict.model_id}/{SELECTION_NAME}"))
         (files / "scorecard.json").write_bytes(scorecard_json)
         (files / "verdict.json").write_text(verdict.to_json(), encoding="utf-8")
         facts = {name: value for name, value in trained.items() if name not in {"files", "schema_version"}}

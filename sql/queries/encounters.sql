@@ -243,3 +243,32 @@ FULL JOIN (
     JOIN gold_codes USING (encounter_id)
     WHERE note.coding_run_id = :coding_run_id AND note.status = 'coded'
 ) AS gold USING (encounter_id, code);
+
+-- The newest text of encounters that people coded: in a finished review of that text, else as the source says.
+-- name: list_coded_notes
+WITH newest AS (
+    SELECT DISTINCT ON (encounter_id) encounter_id, note_sha256, note_text, received_at
+    FROM discharge_summaries
+    ORDER BY encounter_id, version DESC
+), finished AS (
+    SELECT DISTINCT ON (encounter_id, note_sha256) review_id, encounter_id, note_sha256
+    FROM reviews
+    WHERE status = 'finished'
+    ORDER BY encounter_id, note_sha256, finished_at DESC
+), reviewed AS (
+    SELECT finished.encounter_id, finished.note_sha256, array_agg(code.code ORDER BY code.rank, code.code) AS codes
+    FROM finished JOIN review_codes AS code USING (review_id)
+    WHERE code.state = 'accepted'
+    GROUP BY finished.encounter_id, finished.note_sha256
+), given AS (
+    SELECT encounter_id, array_agg(code ORDER BY rank, code) AS codes FROM gold_codes GROUP BY encounter_id
+)
+SELECT coalesce(encounter.patient_id, encounter.encounter_id) AS patient, newest.note_text,
+       coalesce(reviewed.codes, given.codes) AS codes
+FROM newest
+JOIN encounters AS encounter USING (encounter_id)
+LEFT JOIN reviewed USING (encounter_id, note_sha256)
+LEFT JOIN given USING (encounter_id)
+WHERE coalesce(reviewed.codes, given.codes) IS NOT NULL
+ORDER BY newest.received_at DESC, encounter_id
+LIMIT :most_notes;

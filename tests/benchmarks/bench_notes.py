@@ -25,7 +25,7 @@ from llmcoder_tasks.coding.mentions import Mention, find_mentions
 from llmcoder_tasks.coding.notes import PhraseCoder, code_notes, propose_by_constants, read_notes, terminology_of
 from llmcoder_tasks.coding.rules.policy import EVERY_MENTION, US_INPATIENT
 from llmcoder_tasks.coding.sections import split_sections
-from llmcoder_tasks.coding.selection_fit import CodedText, fit_selection, score_codes
+from llmcoder_tasks.coding.selection_fit import CodedText, learn_selection, score_codes
 from llmcoder_tasks.coding.terminology import Terminology
 from llmcoder_tasks.coding.title_coder import TitleCoder
 from llmcoder_tasks.icd10cm.code_set import CodeSet, default_code_set
@@ -132,7 +132,7 @@ def print_parts(coder: TitleCoder | Coder, notes: Sequence[CodedText], learn: Pa
     show("  or rules where every mention is coded", codes_of(coder, texts, policy=EVERY_MENTION))
     if learn is None:
         return
-    coder.selection = fit_selection(read_notes_file(learn), coder)
+    coder.selection = learn_selection(read_notes_file(learn), coder)
     show(f"+ selection, learnt (policy {coder.selection.policy_name})", codes_of(coder, texts))
     print(f"  cross-validated while learning: {dict(coder.selection.evidence)}")
     print_speed(coder, texts)

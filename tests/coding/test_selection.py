@@ -9,7 +9,7 @@ import pytest
 
 from llmcoder_tasks.coding.notes import code_notes, read_notes, terminology_of
 from llmcoder_tasks.coding.selection import Habit, Habits, Selection, Trees, find_phrases, measure_surprise
-from llmcoder_tasks.coding.selection_fit import CodedText, fingerprint_notes, fit_selection, score_codes
+from llmcoder_tasks.coding.selection_fit import CodedText, fingerprint_notes, learn_selection, score_codes
 from llmcoder_tasks.coding.title_coder import TitleCoder
 from llmcoder_tasks.errors import ModelError
 from llmcoder_tasks.icd10cm.code_set import Code, CodeSet, CodeTerm
@@ -56,7 +56,7 @@ def _notes() -> list[CodedText]:
 
 @pytest.fixture(scope="module")
 def selection() -> Selection:
-    return fit_selection(_notes(), TitleCoder(CODE_SET))
+    return learn_selection(_notes(), TitleCoder(CODE_SET))
 
 
 def _coder(selection: Selection | None) -> TitleCoder:
@@ -103,7 +103,7 @@ def test_the_file_holds_no_word_that_the_release_does_not_use(selection: Selecti
 
 def test_a_fit_comes_back_from_its_file_and_is_the_same_in_any_order(selection: Selection) -> None:
     assert Selection.parse(selection.render()).render() == selection.render()
-    again = fit_selection(_notes()[::-1], TitleCoder(CODE_SET))
+    again = learn_selection(_notes()[::-1], TitleCoder(CODE_SET))
     assert again.render() == selection.render()
     assert selection.fingerprint == fingerprint_notes(_notes()[::-1], "FY2026-April")
 
@@ -131,7 +131,7 @@ def test_a_spoilt_file_is_refused_with_the_cure(selection: Selection, spoil: obj
 
 def test_too_few_notes_are_refused() -> None:
     with pytest.raises(ValueError, match="3 coded notes are too few: 200 are needed"):
-        fit_selection(_notes()[:3], TitleCoder(CODE_SET))
+        learn_selection(_notes()[:3], TitleCoder(CODE_SET))
 
 
 def test_a_tree_that_leads_out_of_itself_is_refused() -> None:

@@ -100,7 +100,7 @@ def test_every_task_ends_one_day(facts: dict[str, Any]) -> None:
 
 
 def test_what_wants_the_accelerator_takes_its_slot(facts: dict[str, Any]) -> None:
-    wanting = {"train_stage_one", "train_stage_two", "fit_coder", "evaluate_model"}
+    wanting = {"train_stage_one", "train_stage_two", "fit_coder", "fit_selection", "evaluate_model"}
     for name, task in _tasks(facts):
         if task["task_id"] in wanting:
             assert (task["pool"], task["queue"]) == ("gpu_pool", "gpu"), (

@@ -17,7 +17,7 @@ from llmcoder_tasks.database import Database
 from llmcoder_tasks.errors import ModelError, PromotionError
 from llmcoder_tasks.evaluation.gate import Floor, Gate
 from llmcoder_tasks.evaluation.registry import POINTER_KEY, read_promoted
-from llmcoder_tasks.model.manifest import fetch_model
+from llmcoder_tasks.model.manifest import fetch_model, read_stored_manifest
 from llmcoder_tasks.records import ModelRef, VerdictRef
 from llmcoder_tasks.steps.judge_model import judge_model
 from llmcoder_tasks.steps.promote_model import promote_model
@@ -68,6 +68,13 @@ def promote(models: TrainedModels, verdict: VerdictRef, storage: Storage | None 
 def history(models: TrainedModels) -> list[tuple[Any, ...]]:
     rows = models.database.fetch_all("list_promotions")
     return [(row["promotion_id"], row["kind"], row["model_id"], row["replaced_model_id"]) for row in rows]
+
+
+def test_what_coded_notes_taught_is_published_with_the_model(models: TrainedModels) -> None:
+    models.train("m1")
+    models.storage.write_bytes("coders/m1/selection.json", b"{}")
+    reference = promote(models, judge(models, "m1"))
+    assert "selection.json" in read_stored_manifest(models.storage, reference.uri)["files"]
 
 
 def test_a_promoted_model_is_published_whole_with_its_evidence_and_named_by_the_pointer(
