@@ -34,6 +34,9 @@ _GOING_AWAY = frozenset({"57P01", "57P02", "57P03"})  # shut down by an administ
 
 _BLOCK = re.compile(r"^-- name: (?P<name>\w+)\s*$", re.MULTILINE)
 _MIGRATION = re.compile(r"(?P<number>\d{4})_[a-z]+_[a-z0-9_]+\.sql")
+_QUOTING_CODES = ("22", "42601")
+"""SQLSTATEs of messages that may quote a value: data exceptions (`invalid input syntax for type integer: "..."`), syntax errors."""
+
 _COPY_BLOCK = 1024**2
 _COPY_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _MIGRATION_LOCK = 0x4C4C4D43  # "LLMC": one number for everybody who migrates this database
@@ -225,9 +228,11 @@ def _first_line(error: Any) -> str:
 
 
 def _describe(error: Any) -> str:
-    """What PostgreSQL says, without its DETAIL: that one quotes the failing row."""
+    """What PostgreSQL says, without its DETAIL, which quotes the failing row, and of data that it cannot read without the data."""
     diagnosis = getattr(error, "diag", None)
     message = getattr(diagnosis, "message_primary", None) or type(error).__name__
+    if str(getattr(error, "pgcode", None)).startswith(_QUOTING_CODES):
+        message = re.split(r':? "|: ', message, maxsplit=1)[0]
     where = ", ".join(
         str(part) for part in (getattr(diagnosis, "table_name", None), getattr(diagnosis, "constraint_name", None)) if part
     )

@@ -96,6 +96,18 @@ def test_a_refused_row_is_reported_without_its_values(database: Database) -> Non
     assert caught.value.__cause__ is None
 
 
+def test_a_value_that_cannot_be_read_is_reported_without_it(database: Database) -> None:
+    with pytest.raises(DatabaseError, match="PostgreSQL 22P02: invalid input syntax for type integer") as refused:
+        _copy_text_for_a_number(database)
+    assert "Canary" not in str(refused.value)
+
+
+def _copy_text_for_a_number(database: Database) -> None:
+    with database.transaction() as transaction:
+        transaction.run_script("CREATE TABLE counted (number integer)")
+        transaction.copy_rows("counted", ["number"], [["Mrs Canary has a cold"]])
+
+
 def test_copy_keeps_empty_texts_nulls_quotes_and_newlines(database: Database) -> None:
     with database.transaction() as transaction:
         transaction.run_script("CREATE TABLE thing (a text, b text, c text[])")

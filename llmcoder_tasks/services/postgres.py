@@ -31,7 +31,9 @@ _OPTIONS = " ".join(
     for option in (
         "listen_addresses=",
         "unix_socket_permissions=0700",
-        # Details and statements quote rows, and rows may hold patient text.
+        # Details and statements quote rows, and the very message may quote a value (`invalid input syntax for type date: "..."`),
+        # which may be patient text: errors of statements go to who asked, and into no log.
+        "log_min_messages=log",
         "log_error_verbosity=terse",
         "log_min_error_statement=panic",
     )
