@@ -2,9 +2,9 @@
 
     python tests/benchmarks/bench_night.py [--notes 1000 10000] [--workers 1 2] [--model FOLDER --fit coder.json]
 
-Prints for each number of notes and of workers: notes a second, seconds of planning and finishing, the largest memory of a worker,
-and at the end the bytes that a note takes in the database. Without `--model` the phrase coder knows titles only; `--bare` codes
-nothing, so that what is left is claiming, reading and writing.
+Prints for each number of notes and of workers: notes a second, seconds of planning and finishing, the memory of a worker at its
+end, and the bytes that a note takes in the database. Without `--model` the phrase coder knows titles only; `--bare` codes nothing,
+so that what is left is claiming, reading and writing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import multiprocessing
-import resource
 import shutil
 import sys
 import tempfile
@@ -21,6 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+
+import psutil
 
 from llmcoder_tasks.coding.coder import Coder
 from llmcoder_tasks.coding.coder_fit import CoderFit
@@ -119,12 +120,12 @@ def seed(database: Database, storage: FolderStorage, folder: Path, texts: Sequen
 
 
 def work(url: str, store: str, cache: str, shard: int, shards: int, opener: Opener, results: multiprocessing.Queue[float]) -> None:
-    """One worker process; reports its largest memory in MiB."""
+    """One worker process; reports its memory at the end, in MiB (the largest one would be that of the process it came from)."""
     code_shard(
         "bench", shard, shards=shards, storage=FolderStorage(Path(store)), database=Database(url), cache_folder=Path(cache),
         open_coder=opener,
     )  # fmt: skip
-    results.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    results.put(psutil.Process().memory_info().rss / 2**20)
 
 
 def run(url: str, folder: Path, notes: int, workers: int, opener: Opener) -> None:
