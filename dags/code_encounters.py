@@ -94,6 +94,7 @@ def code_encounters() -> None:
             storage=stores.storage,
             database=stores.database,
             cache_folder=stores.settings.home / "cache",
+            note_model=stores.settings.note_model,
             pace=Pace.of_lease(stores.settings.claim_seconds),
         )
 

@@ -338,6 +338,26 @@ def fit_selection_command(model_id: str, notes_file: Path | None) -> None:
     )
 
 
+@main.command("attach-note-model")
+@click.argument("model_id")
+def attach_note_model_command(model_id: str) -> None:
+    """Have a language model read whole notes: makes a model of MODEL_ID and LLMCODER_NOTE_LLM_MODEL, to be judged and promoted.
+
+    Example: llmcoder attach-note-model MODEL
+    """
+    from llmcoder_tasks.steps.attach_note_model import attach_note_model
+
+    with_stores = connect()
+    _show(
+        attach_note_model(
+            _trained_model(with_stores, model_id),
+            with_stores.settings.require_note_model(),
+            storage=with_stores.storage,
+            database=with_stores.database,
+        )
+    )
+
+
 def _evaluate_suite(with_stores: Connections, suite: Path, model_id: str | None, on: date, kind: Any, way: Any) -> None:
     from rich.console import Console
 
@@ -352,6 +372,7 @@ def _evaluate_suite(with_stores: Connections, suite: Path, model_id: str | None,
         storage=with_stores.storage,
         database=with_stores.database,
         cache_folder=_cache_folder(with_stores),
+        note_model=with_stores.settings.note_model,
     )
     Console().print(render_suite_result(result))
 
@@ -397,6 +418,7 @@ def evaluate_model_command(
             storage=with_stores.storage,
             database=with_stores.database,
             cache_folder=_cache_folder(with_stores),
+            note_model=with_stores.settings.note_model,
             limit=limit,
         )
     )
@@ -518,6 +540,7 @@ def code_encounters_command(from_day: datetime, to_day: datetime | None, model_i
             storage=with_stores.storage,
             database=with_stores.database,
             cache_folder=_cache_folder(with_stores),
+            note_model=with_stores.settings.note_model,
             pace=Pace.of_lease(with_stores.settings.claim_seconds),
             max_quarantined_share=with_stores.settings.max_quarantined_share,
         )
@@ -587,6 +610,7 @@ def code(source: Any, kind: Any, on: datetime | None, model_id: str | None, poli
         storage=with_stores.storage,
         database=with_stores.database,
         cache_folder=_cache_folder(with_stores),
+        note_model=with_stores.settings.note_model,
         policy=policy,
     )
     if output_format == "jsonl":

@@ -112,6 +112,10 @@ class LanguageModelUnreachable(LanguageModelError):
     retryable = True
 
 
+class QuestionRefused(LanguageModelError):
+    """The server of a language model refused one question: too long, or not to its liking. Others may be answered."""
+
+
 class RecipeError(LLMCoderError):
     """A recipe is malformed."""
 

@@ -21,6 +21,10 @@
 | LLMCODER_LLM_KEY | its key, where it wants one | none |
 | LLMCODER_LLM_INPUT_PRICE | what a million input tokens cost, in any currency | unknown |
 | LLMCODER_LLM_OUTPUT_PRICE | what a million output tokens cost, in the same | unknown |
+| LLMCODER_NOTE_LLM_MODEL | a language model that reads whole notes: its name at a server, or a folder of weights | none |
+| LLMCODER_NOTE_LLM_URL | server that speaks the OpenAI API and is sent discharge summaries | none |
+| LLMCODER_NOTE_LLM_KEY | its key, where it wants one | none |
+| LLMCODER_NOTE_LLM_AGREEMENT | host of that URL, where an agreement covers sending patient text there | for this machine none |
 """
 
 from __future__ import annotations
@@ -38,6 +42,8 @@ PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 SQL_FOLDER = PROJECT_FOLDER / "sql"
 RECIPES_FOLDER = Path(__file__).resolve().parent / "recipes"
 SAMPLES_FOLDER = Path(__file__).resolve().parent / "samples"
+
+_THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _VARIABLES = frozenset(
     {
@@ -60,19 +66,27 @@ _VARIABLES = frozenset(
         "LLMCODER_LLM_KEY",
         "LLMCODER_LLM_INPUT_PRICE",
         "LLMCODER_LLM_OUTPUT_PRICE",
+        "LLMCODER_NOTE_LLM_MODEL",
+        "LLMCODER_NOTE_LLM_URL",
+        "LLMCODER_NOTE_LLM_KEY",
+        "LLMCODER_NOTE_LLM_AGREEMENT",
     }
 )
 
 
 @dataclass(frozen=True, slots=True)
 class LanguageModel:
-    """A language model behind a server that speaks the OpenAI API. Prices are for a million tokens, None where unknown."""
+    """A language model behind a server that speaks the OpenAI API. Prices are for a million tokens, None where unknown.
+
+    `prefix` is what its settings begin with, for messages.
+    """
 
     url: str
     name: str
     key: str | None = field(default=None, repr=False)
     input_price: float | None = None
     output_price: float | None = None
+    prefix: str = "LLMCODER_LLM"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +108,8 @@ class Settings:
     training_processes: int | None
     port: int | None
     language_model: LanguageModel | None
+    note_model: LanguageModel | Path | None
+    """What reads whole notes: a server, or a folder of weights."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -119,6 +135,7 @@ class Settings:
             training_processes=_positive_int("LLMCODER_TRAINING_PROCESSES", env.get("LLMCODER_TRAINING_PROCESSES")),
             port=_positive_int("LLMCODER_PORT", env.get("LLMCODER_PORT")),
             language_model=_language_model(env),
+            note_model=_note_model(env),
         )
 
     @property
@@ -145,6 +162,15 @@ class Settings:
             )
         return self.language_model
 
+    def require_note_model(self) -> LanguageModel | Path:
+        """The language model that reads notes: a server, or a folder of weights. Raises SettingsError when none is named."""
+        if self.note_model is None:
+            raise SettingsError(
+                "no language model for notes: set LLMCODER_NOTE_LLM_MODEL to a folder of weights, or to a name at the server of "
+                "LLMCODER_NOTE_LLM_URL"
+            )
+        return self.note_model
+
 
 def _language_model(env: Mapping[str, str]) -> LanguageModel | None:
     url, name = env.get("LLMCODER_LLM_URL"), env.get("LLMCODER_LLM_MODEL")
@@ -153,11 +179,38 @@ def _language_model(env: Mapping[str, str]) -> LanguageModel | None:
     )
     if not url or not name:
         return None
+    _verify_server_url("LLMCODER_LLM", url)
+    return LanguageModel(url.rstrip("/"), name, env.get("LLMCODER_LLM_KEY") or None, input_price, output_price)
+
+
+def _note_model(env: Mapping[str, str]) -> LanguageModel | Path | None:
+    url, name = env.get("LLMCODER_NOTE_LLM_URL"), env.get("LLMCODER_NOTE_LLM_MODEL")
+    if not name:
+        return None
+    if not url:
+        folder = Path(name).expanduser()
+        if not folder.is_absolute():
+            raise SettingsError(
+                f"LLMCODER_NOTE_LLM_MODEL={name!r} is no absolute path of a folder of weights: name one, or a server by "
+                "LLMCODER_NOTE_LLM_URL"
+            )
+        return folder
+    host = _verify_server_url("LLMCODER_NOTE_LLM", url)
+    if host not in _THIS_MACHINE and env.get("LLMCODER_NOTE_LLM_AGREEMENT") != host:
+        raise SettingsError(
+            f"LLMCODER_NOTE_LLM_URL would send discharge summaries to {host}: where an agreement covers that, say so by "
+            f"LLMCODER_NOTE_LLM_AGREEMENT={host}; else take a server on this machine, or a folder of weights"
+        )
+    return LanguageModel(url.rstrip("/"), name, env.get("LLMCODER_NOTE_LLM_KEY") or None, prefix="LLMCODER_NOTE_LLM")
+
+
+def _verify_server_url(prefix: str, url: str) -> str:
+    """The host of a server's URL."""
     parts = urlsplit(url)
     # Never echo the value: somebody may have put a password into it.
     if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
-        raise SettingsError("LLMCODER_LLM_URL must be http(s)://host/path without user and password; the key is LLMCODER_LLM_KEY")
-    return LanguageModel(url.rstrip("/"), name, env.get("LLMCODER_LLM_KEY") or None, input_price, output_price)
+        raise SettingsError(f"{prefix}_URL must be http(s)://host/path without user and password; the key is {prefix}_KEY")
+    return parts.hostname
 
 
 def _price(name: str, value: str | None) -> float | None:

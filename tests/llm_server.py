@@ -23,7 +23,7 @@ Items = list[dict[str, Any]]
 @dataclass(frozen=True)
 class Behaviour:
     """What happens to one request: a status other than 200, a pause, other items, another text than JSON of the asked form,
-    another body than a completion, or one without some of its fields.
+    a text that depends on the question, another body than a completion, or one without some of its fields.
     """
 
     status: int = 200
@@ -31,6 +31,7 @@ class Behaviour:
     pause_seconds: float = 0.0
     change: Callable[[Items], Items] = lambda items: items
     text: str | None = None
+    write: Callable[[str], str] | None = None
     body: bytes | None = None
     leave_out: tuple[str, ...] = ()
 
@@ -98,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
                 message = f"as told, to {self.headers['Authorization']}"
                 self._send(behaviour.status, {"error": {"message": message}}, behaviour.headers)
             else:
-                text = behaviour.text
+                text = behaviour.write(request["messages"][1]["content"]) if behaviour.write else behaviour.text
                 if text is None:
                     text = json.dumps({"items": behaviour.change(write_items(request))})
                 completion = {name: value for name, value in _complete(request, text).items() if name not in behaviour.leave_out}

@@ -18,7 +18,7 @@ from llmcoder_tasks.settings import PROJECT_FOLDER
 
 PACKAGE = "llmcoder_tasks"
 NOUNS = {"icd10cm", "dataset", "model", "coding", "evaluation"}
-GROUND = {"errors", "records", "settings", "storage", "database", "connections", "progress", "prompt"}
+GROUND = {"errors", "records", "settings", "storage", "database", "connections", "progress", "prompt", "language_model"}
 FACES = {"cli", "__main__", "demo", "services"}
 
 MAY_IMPORT = {
@@ -61,7 +61,7 @@ LEAVES = {
     "sqlalchemy": ("llmcoder_tasks/database.py",),
     "psycopg2": ("llmcoder_tasks/database.py",),
     "great_expectations": ("llmcoder_tasks/dataset/expectations.py",),
-    "openai": ("llmcoder_tasks/dataset/llm_client.py",),
+    "openai": ("llmcoder_tasks/language_model.py",),
     "matplotlib": ("llmcoder_tasks/evaluation/plots.py",),
     "fhir": ("llmcoder_tasks/coding/fhir.py",),
     "jinja2": ("llmcoder_tasks/evaluation/report.py",),

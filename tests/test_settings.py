@@ -29,6 +29,7 @@ def test_an_empty_environment_means_the_embedded_services_in_the_project() -> No
         training_processes=None,
         port=None,
         language_model=None,
+        note_model=None,
     )
 
 
@@ -53,6 +54,10 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
             "LLMCODER_LLM_KEY": "sk-1",
             "LLMCODER_LLM_INPUT_PRICE": "0.25",
             "LLMCODER_LLM_OUTPUT_PRICE": "2",
+            "LLMCODER_NOTE_LLM_URL": "https://notes.example.org/v1/",
+            "LLMCODER_NOTE_LLM_MODEL": "reader",
+            "LLMCODER_NOTE_LLM_KEY": "sk-2",
+            "LLMCODER_NOTE_LLM_AGREEMENT": "notes.example.org",
             "PATH": "not ours",
         }
     )
@@ -72,6 +77,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         training_processes=4,
         port=8081,
         language_model=LanguageModel("https://models.example.org/v1", "some-model", "sk-1", 0.25, 2.0),
+        note_model=LanguageModel("https://notes.example.org/v1", "reader", "sk-2", prefix="LLMCODER_NOTE_LLM"),
     )
 
 
@@ -167,3 +173,26 @@ def test_every_variable_of_the_table_in_the_docstring_is_known() -> None:
 def test_a_share_lies_between_nothing_and_all(value: str) -> None:
     with pytest.raises(SettingsError, match="write a number between 0 and 1"):
         Settings.from_environment({"LLMCODER_MAX_QUARANTINED_SHARE": value})
+
+
+@pytest.mark.parametrize("agreement", [None, "other.example.org"])
+def test_notes_leave_the_house_only_where_an_agreement_names_the_host(agreement: str | None) -> None:
+    environment = {"LLMCODER_NOTE_LLM_URL": "https://notes.example.org/v1", "LLMCODER_NOTE_LLM_MODEL": "reader"}
+    if agreement:
+        environment["LLMCODER_NOTE_LLM_AGREEMENT"] = agreement
+    with pytest.raises(SettingsError, match="send discharge summaries to notes.example.org.*LLMCODER_NOTE_LLM_AGREEMENT=notes"):
+        Settings.from_environment(environment)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:8000", "[::1]:8000"])
+def test_a_server_on_this_machine_needs_no_agreement(host: str) -> None:
+    settings = Settings.from_environment({"LLMCODER_NOTE_LLM_URL": f"http://{host}/v1", "LLMCODER_NOTE_LLM_MODEL": "reader"})
+    assert settings.require_note_model() == LanguageModel(f"http://{host}/v1", "reader", prefix="LLMCODER_NOTE_LLM")
+
+
+def test_without_a_server_notes_are_read_by_a_folder_of_weights() -> None:
+    assert Settings.from_environment({"LLMCODER_NOTE_LLM_MODEL": "/weights/llama"}).note_model == Path("/weights/llama")
+    with pytest.raises(SettingsError, match="'llama' is no absolute path of a folder of weights"):
+        Settings.from_environment({"LLMCODER_NOTE_LLM_MODEL": "llama"})
+    with pytest.raises(SettingsError, match="no language model for notes: set LLMCODER_NOTE_LLM_MODEL"):
+        Settings.from_environment({}).require_note_model()

@@ -15,6 +15,7 @@ from llmcoder_tasks.coding.calibration import NO_AUTO_ACCEPT
 from llmcoder_tasks.coding.candidates import Candidate, CandidateIndex
 from llmcoder_tasks.coding.coder_fit import CODER_NAME, CoderFit
 from llmcoder_tasks.coding.combination import LEAST_LOG_PROBABILITY, Judged, describe, give_neutral, rank, score, share_confidence
+from llmcoder_tasks.coding.note_reader import NOTE_MODEL_NAME, NoteModel, NoteReader, open_note_reader
 from llmcoder_tasks.coding.phrases import ConditionFinder, Span, WrittenCode
 from llmcoder_tasks.coding.selection import SELECTION_NAME, Selection
 from llmcoder_tasks.coding.short_forms import read_short_forms
@@ -22,6 +23,7 @@ from llmcoder_tasks.coding.written_codes import find_codes, weigh_written_codes
 from llmcoder_tasks.dataset.lexicon import load_lexicon
 from llmcoder_tasks.errors import ModelError
 from llmcoder_tasks.records import CodePrediction, Decision
+from llmcoder_tasks.settings import LanguageModel
 
 if TYPE_CHECKING:
     from llmcoder_tasks.icd10cm.code_set import CodeSet
@@ -69,6 +71,17 @@ class ScoredCode:
     log_probability: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CoderOpener:
+    """Opens published models on a machine that has a certain language model for notes, or none. Equal ones open the same."""
+
+    note_model: LanguageModel | Path | None = None
+
+    def __call__(self, model_folder: Path, code_set: CodeSet) -> Coder:
+        """The coder of a model folder under a release; `Coder.open` says what it raises."""
+        return Coder.open(model_folder, code_set, note_model=self.note_model)
+
+
 class Coder:
     """Codes texts under one release: by words alone, or together with a language model."""
 
@@ -80,6 +93,7 @@ class Coder:
         model: CodeScorer | None = None,
         fit: CoderFit | None = None,
         selection: Selection | None = None,
+        note_reader: NoteReader | None = None,
     ) -> None:
         """Building the index takes seconds; pass one where several coders share a release."""
         self.code_set = code_set
@@ -87,14 +101,23 @@ class Coder:
         self.model = model
         self.fit = fit
         self.selection = selection
+        self.note_reader = note_reader
         self._conditions = ConditionFinder(self.index)
 
     @classmethod
-    def open(cls, model_folder: Path, code_set: CodeSet, *, fit: CoderFit | None = None) -> Coder:
+    def open(
+        cls,
+        model_folder: Path,
+        code_set: CodeSet,
+        *,
+        fit: CoderFit | None = None,
+        note_model: LanguageModel | Path | None = None,
+    ) -> Coder:
         """The coder of a model folder, under a release, with what it learnt from coded notes where the folder has that.
 
-        `fit` stands in for the folder's `coder.json` where the model is not published yet. Raises ModelError when the folder holds
-        no usable model or neither is there.
+        `fit` stands in for the folder's `coder.json` where the model is not published yet; `note_model` says where the language
+        model is to be had that reads notes, where one is attached. Raises ModelError when the folder holds no usable model, neither
+        fit is there, or the attached language model is another one.
         """
         if fit is None:
             path = model_folder / CODER_NAME
@@ -105,7 +128,9 @@ class Coder:
 
         learnt = model_folder / SELECTION_NAME
         selection = Selection.parse(learnt.read_bytes()) if learnt.is_file() else None
-        return cls(code_set, model=LocalModel.load(model_folder), fit=fit, selection=selection)
+        attached = model_folder / NOTE_MODEL_NAME
+        reader = open_note_reader(NoteModel.parse(attached.read_bytes()), note_model) if attached.is_file() else None
+        return cls(code_set, model=LocalModel.load(model_folder), fit=fit, selection=selection, note_reader=reader)
 
     @property
     def auto_threshold(self) -> float:

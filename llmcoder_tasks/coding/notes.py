@@ -1,8 +1,9 @@
 """A whole note to codes: sections, mentions, context, codes, each with where the note says so.
 
 Which mentions count is learnt from coded notes (`selection`), where the model has such; else: what a final list names, and of the
-rest of such a summary the chronic conditions of the history. What the official guidelines ask of the codes together is the
-business of `rules`; what payers check, of `edits`.
+rest of such a summary the chronic conditions of the history. Where a language model reads whole notes (`note_reader`), that
+proposes, and the note has to bear it out (`note_evidence`). What the official guidelines ask of the codes together is the business
+of `rules`; what payers check, of `edits`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from weakref import WeakKeyDictionary
 
 from llmcoder_tasks.coding.edits import check_edits
 from llmcoder_tasks.coding.mentions import SILENT_SECTIONS, Mention, find_mentions
+from llmcoder_tasks.coding.note_evidence import weigh_diagnoses
+from llmcoder_tasks.coding.note_reader import NoteReader
 from llmcoder_tasks.coding.rules import apply_rules
 from llmcoder_tasks.coding.rules.draft import Proposed, RuleBook
 from llmcoder_tasks.coding.rules.policy import US_INPATIENT, CodingPolicy
 from llmcoder_tasks.coding.sections import Section, split_sections
 from llmcoder_tasks.coding.selection import Candidate, NoteKind, Selection, Suggestion
 from llmcoder_tasks.coding.terminology import Naming, Terminology
-from llmcoder_tasks.records import CodedNote, CodePrediction, Decision, Finding, Patient, render_code
+from llmcoder_tasks.coding.weighing import HISTORY_CONFIDENCE, is_current, past_code, propose, soften, weigh
+from llmcoder_tasks.records import CodedNote, CodePrediction, Finding, Patient, render_code
 
 if TYPE_CHECKING:
     from llmcoder_tasks.icd10cm.code_set import CodeSet
@@ -46,32 +50,17 @@ class PhraseCoder(Protocol):
     def selection(self) -> Selection | None:
         """What coded notes taught about which codes of a note are coded."""
 
+    @property
+    def note_reader(self) -> NoteReader | None:
+        """The language model that reads whole notes."""
+
     def code_phrases(self, texts: Sequence[str]) -> Sequence[Sequence[ScoredCode]]:
         """For each phrase its codes, the best first."""
 
 
-_CHRONIC = (
-    "B18", "B20", "C", "D5", "D6", "D86", "E0", "E1", "E2", "E66", "E7", "E8", "F", "G1", "G2", "G3", "G40", "G43", "G47",
-    "G6", "G7", "G8", "H2", "H3", "H4", "H9", "I05", "I06", "I07", "I08", "I1", "I25", "I27", "I3", "I4", "I5", "I69", "I7",
-    "I8", "J4", "J84", "K2", "K50", "K51", "K57", "K58", "K7", "K86", "L2", "L4", "M", "N18", "N19", "N2", "N4", "N8", "Q", "Z",
-)  # fmt: skip
-"""Prefixes of conditions that stay: `history of` one of them means that the patient has it. Other past conditions are over."""
-
 _HISTORIES = frozenset({"history", "surgical_history", "social"})
 
 _SYMPTOMS = "R"
-_NEOPLASMS = "C"
-
-# How often a code found in that way is right, on our sample summaries (lists, history) and on published case reports (prose),
-# rounded down: a name that stands whole in the final list 133 of 134, one without its qualifiers 5 of 5, a name in prose 62 to
-# 72 %, a symptom in prose between 14 % (summaries) and 78 % (case reports, where every mention is coded).
-LISTED_NAME_CONFIDENCE = 0.97
-LISTED_PART_CONFIDENCE = 0.90
-HISTORY_CONFIDENCE = 0.70
-PROSE_CONFIDENCE = 0.60
-SYMPTOM_CONFIDENCE = 0.40
-POSSIBLE_FACTOR = 0.6
-
 LEAST_PHRASE_CONFIDENCE = 0.50
 """A phrase whose best code is more likely wrong than right is not coded."""
 
@@ -110,21 +99,51 @@ def code_notes(
 
     `patients` goes with `texts`; without a patient, or without the day of discharge, no payer's edits are run. Where coded notes
     taught the coder what is coded (`coder.selection`), that decides, and the policy that these notes follow; without, what is true
-    of most notes and of a stay in a US hospital.
+    of most notes and of a stay in a US hospital. Raises UnreadableAnswer and LanguageModelError where a language model reads.
     """
-    selection = coder.selection
     book = book_of(coder)
     results = []
-    for note, patient in zip(read_notes(coder, texts), patients or [None] * len(texts), strict=True):
-        if selection is not None and selection.judges(note.kind):
-            proposed, habits = _select(note, selection, coder)
-            usual = selection.policy
-        else:
-            proposed, habits, usual = propose_by_constants(note, coder), (), US_INPATIENT
-        codes, findings = apply_rules(proposed, note.text, book, policy=policy or usual)
+    for text, patient, draft in zip(texts, patients or [None] * len(texts), _draft_notes(coder, texts), strict=True):
+        codes, findings = apply_rules(draft.proposed, text, book, policy=policy or draft.policy)
         edits, grouping = check_edits(codes, patient or Patient())
-        results.append(CodedNote(codes, (*habits, *findings, *edits), grouping))
+        results.append(CodedNote(codes, (*draft.findings, *findings, *edits), grouping))
     return results
+
+
+@dataclass(frozen=True, slots=True)
+class _Drafted:
+    """What goes to the rules: codes, what was found before, and the policy that the codes' source follows."""
+
+    proposed: Sequence[Proposed]
+    findings: tuple[Finding, ...]
+    policy: CodingPolicy
+
+
+def _draft_notes(coder: PhraseCoder, texts: Sequence[str]) -> list[_Drafted]:
+    if coder.note_reader is not None:
+        return _draft_by_language_model(coder, coder.note_reader, texts)
+    selection = coder.selection
+    return [
+        _Drafted(*_select(note, selection, coder), selection.policy)
+        if selection is not None and selection.judges(note.kind)
+        else _Drafted(propose_by_constants(note, coder), (), US_INPATIENT)
+        for note in read_notes(coder, texts)
+    ]
+
+
+def _draft_by_language_model(coder: PhraseCoder, reader: NoteReader, texts: Sequence[str]) -> list[_Drafted]:
+    read = reader.read(texts)
+    quotes = list(dict.fromkeys(diagnosis.quote for diagnoses in read for diagnosis in diagnoses if diagnosis.quote))
+    answers = zip(quotes, coder.code_phrases(quotes), strict=True) if quotes else ()
+    confidences = {quote: {scored.code: scored.confidence for scored in answer} for quote, answer in answers}
+    terminology = terminology_of(coder)
+    return [
+        _Drafted(
+            *weigh_diagnoses(text, diagnoses, [confidences.get(item.quote, {}) for item in diagnoses], terminology, coder),
+            US_INPATIENT,
+        )
+        for text, diagnoses in zip(texts, read, strict=True)
+    ]
 
 
 def read_notes(coder: PhraseCoder, texts: Sequence[str]) -> list[ReadNote]:
@@ -159,7 +178,7 @@ def read_notes(coder: PhraseCoder, texts: Sequence[str]) -> list[ReadNote]:
 def propose_by_constants(note: ReadNote, coder: PhraseCoder) -> list[Proposed]:
     """What is coded where no coded notes taught the coder."""
     return [
-        _propose(item.code, item.confidence, (item.mention.start, item.mention.end), item.mention, coder)
+        propose(item.code, item.confidence, (item.mention.start, item.mention.end), item.mention, coder.auto_threshold)
         for item in _settle([item for item in note.suggestions if item.confidence > 0.0])
     ]
 
@@ -186,7 +205,7 @@ def propose_candidates(candidates: Sequence[tuple[Candidate, float]], threshold:
     """Candidates at or above a threshold: those of the final list first, then by place."""
     kept = [(item, estimate) for item, estimate in candidates if estimate >= threshold]
     kept.sort(key=lambda pair: (pair[0].mention is None or not pair[0].mention.is_listed, pair[0].start, pair[0].code))
-    return [_propose(item.code, estimate, (item.start, item.end), item.mention, coder) for item, estimate in kept]
+    return [propose(item.code, estimate, (item.start, item.end), item.mention, coder.auto_threshold) for item, estimate in kept]
 
 
 def book_of(coder: PhraseCoder) -> RuleBook:
@@ -228,52 +247,20 @@ def _code_mention(
 ) -> Iterator[Suggestion]:
     if mention.naming is None or len(mention.naming.codes) > 1:
         code = _choose(mention.naming, answer)
-        if code is not None and code.confidence >= LEAST_PHRASE_CONFIDENCE and _is_current(mention, code.code):
-            yield Suggestion(code.code, _soften(mention, code.confidence), mention)
+        if code is not None and code.confidence >= LEAST_PHRASE_CONFIDENCE and is_current(mention, code.code):
+            yield Suggestion(code.code, soften(mention, code.confidence), mention)
         return
     code_named = mention.naming.codes[0]
-    if _is_current(mention, code_named):
-        yield Suggestion(code_named, _soften(mention, _weigh(mention, code_named)), mention)
-    elif (past := _past_code(coder.code_set.titles[code_named], terminology)) is not None:
-        yield Suggestion(past, _soften(mention, HISTORY_CONFIDENCE), mention)
+    if is_current(mention, code_named):
+        yield Suggestion(code_named, soften(mention, weigh(mention, code_named)), mention)
+    elif (past := past_code(coder.code_set.titles[code_named], terminology)) is not None:
+        yield Suggestion(past, soften(mention, HISTORY_CONFIDENCE), mention)
 
 
 def _choose(naming: Naming | None, answer: Sequence[ScoredCode]) -> ScoredCode | None:
     """The phrase coder's best code, among the names' codes where the terminology is only undecided."""
     allowed = [scored for scored in answer if naming is None or scored.code in naming.codes]
     return allowed[0] if allowed else None
-
-
-def _is_current(mention: Mention, code: str) -> bool:
-    """Whether the patient still has it: past conditions are coded as history, chronic ones as present."""
-    is_past = mention.assertion == "historical" or mention.section in {"history", "surgical_history"}
-    if not is_past:
-        return True
-    if code.startswith(_NEOPLASMS):
-        return mention.assertion != "historical"
-    return code.startswith(_CHRONIC)
-
-
-def _past_code(title: str, terminology: Terminology) -> str | None:
-    """The code for a personal history of a condition, where the release names one."""
-    for words in ("personal history of", "history of"):
-        naming = terminology.find_phrase(f"{words} {title}")
-        if naming is not None and len(naming.codes) == 1:
-            return naming.codes[0]
-    return None
-
-
-def _weigh(mention: Mention, code: str) -> float:
-    """Confidence of a code that the terminology names, by where it stands."""
-    if mention.is_listed:
-        return LISTED_NAME_CONFIDENCE if mention.naming is not None and mention.naming.is_complete else LISTED_PART_CONFIDENCE
-    if code.startswith(_SYMPTOMS):
-        return SYMPTOM_CONFIDENCE
-    return HISTORY_CONFIDENCE if mention.section == "history" else PROSE_CONFIDENCE
-
-
-def _soften(mention: Mention, confidence: float) -> float:
-    return confidence * POSSIBLE_FACTOR if mention.assertion == "possible" else confidence
 
 
 def _settle(found: Sequence[Suggestion]) -> list[Suggestion]:
@@ -290,11 +277,3 @@ def _settle(found: Sequence[Suggestion]) -> list[Suggestion]:
 def _is_lasting(item: Suggestion) -> bool:
     """Whether a code from prose counts beside a final list: a condition of the history, no symptom."""
     return item.mention.section in _HISTORIES and not item.code.startswith(_SYMPTOMS)
-
-
-def _propose(code: str, confidence: float, place: tuple[int, int], mention: Mention | None, coder: PhraseCoder) -> Proposed:
-    is_listed = mention is not None and mention.is_listed
-    sure = mention is not None and is_listed and mention.assertion == "present" and confidence >= coder.auto_threshold
-    decision: Decision = "auto" if sure else "review"
-    is_uncertain = mention is not None and mention.assertion == "possible"
-    return Proposed(code, confidence, decision, *place, is_listed, is_uncertain)

@@ -25,6 +25,7 @@ class TitleCoder:
 
     auto_threshold = 0.9
     selection = None
+    note_reader = None
 
     def __init__(self, code_set: CodeSet) -> None:
         self.code_set = code_set

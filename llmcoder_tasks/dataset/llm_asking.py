@@ -11,12 +11,12 @@ from threading import Lock
 from typing import Protocol
 
 from llmcoder_tasks.dataset.llm_answers import Guard, check_answer
-from llmcoder_tasks.dataset.llm_client import Answer
 from llmcoder_tasks.dataset.llm_config import AskingConfig
 from llmcoder_tasks.dataset.llm_estimate import cost_of
 from llmcoder_tasks.dataset.llm_kept import KeptAnswers
 from llmcoder_tasks.dataset.llm_prompts import ANSWER_SCHEMA, Prompt, render_question
 from llmcoder_tasks.errors import DatasetError
+from llmcoder_tasks.language_model import Answer
 from llmcoder_tasks.progress import track
 from llmcoder_tasks.settings import LanguageModel
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Client(Protocol):
-    """What is needed of `llm_client.LanguageModelClient`."""
+    """What is needed of `LanguageModelClient`."""
 
     def ask(self, instructions: str, question: str, schema: Mapping[str, object], *, seed: int) -> Answer:
         """One question, answered in the form of a JSON schema."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llmcoder_tasks.dataset.llm_prompts import Prompt, render_question
 from llmcoder_tasks.errors import DatasetError
+from llmcoder_tasks.language_model import estimate_tokens
 from llmcoder_tasks.settings import LanguageModel
 
-_CHARACTERS_A_TOKEN = 3.5  # medical words and JSON are cut finer than plain English
 _FRAME_TOKENS = 150  # the answer's schema, and the marks around messages
 _ITEM_CHARACTERS = 40  # code, names of the fields, brackets
 _LENGTHENING = {"sentences": 2.0}  # of a variation, against the title
@@ -47,11 +46,6 @@ def estimate_scenario(
     input_tokens = estimate_tokens(asked) + _FRAME_TOKENS * len(batches)
     output_tokens = estimate_tokens(said)
     return Estimate(len(titles), kept, len(batches), input_tokens, output_tokens, cost_of(model, input_tokens, output_tokens))
-
-
-def estimate_tokens(characters: float) -> int:
-    """About how many tokens a text of some length is."""
-    return math.ceil(characters / _CHARACTERS_A_TOKEN)
 
 
 def add_up(estimates: Sequence[Estimate]) -> Estimate:

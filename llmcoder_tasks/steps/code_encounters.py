@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from llmcoder_tasks.coding.claims import DEFAULT_PACE, Claimed, Claims, Pace
-from llmcoder_tasks.coding.coder import Coder
+from llmcoder_tasks.coding.coder import CoderOpener
 from llmcoder_tasks.coding.encounters import MAX_QUARANTINED_SHARE, find_fault, too_many_quarantined, verify_quarantined
 from llmcoder_tasks.coding.notes import PhraseCoder, code_notes
 from llmcoder_tasks.database import Database, Row, Transaction, keep_trying
@@ -29,6 +29,7 @@ from llmcoder_tasks.icd10cm.code_set import CodeSet, read_code_set
 from llmcoder_tasks.model.manifest import fetch_model
 from llmcoder_tasks.progress import record_step, track
 from llmcoder_tasks.records import CodedNote, ModelRef, Patient
+from llmcoder_tasks.settings import LanguageModel
 from llmcoder_tasks.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -128,17 +129,20 @@ def code_shard(
     storage: Storage,
     database: Database,
     cache_folder: Path,
-    open_coder: OpenCoder = Coder.open,
+    note_model: LanguageModel | Path | None = None,
+    open_coder: OpenCoder | None = None,
     pace: Pace = DEFAULT_PACE,
 ) -> CodedShard:
     """Code the notes of one shard that are not coded yet, in small transactions, until none is left.
 
     Notes that another worker has claimed are waited for: they are coded by it, or expire and are taken over. A note that cannot be
-    coded is recorded as failed, with the kind of error as reason, and stops no other.
+    coded is recorded as failed, with the kind of error as reason, and stops no other. `note_model` is the language model that reads
+    notes, for a model that has one attached.
 
     Raises NoteError when the run was not planned, ModelError or StorageError when the model cannot be had, DatabaseUnreachable when
-    the database stays away longer than `pace.patience`.
+    the database stays away longer than `pace.patience`, LanguageModelError when the language model cannot be asked.
     """
+    open_coder = open_coder or CoderOpener(note_model)
     with record_step(database, "code_shard", coding_run_id) as detail:
         run = keep_trying(lambda: _fetch_run(database, coding_run_id), pace.patience)
         worker = _Worker(run, database, pace)
@@ -182,13 +186,22 @@ def code_encounters(
     storage: Storage,
     database: Database,
     cache_folder: Path,
-    open_coder: OpenCoder = Coder.open,
+    note_model: LanguageModel | Path | None = None,
+    open_coder: OpenCoder | None = None,
     pace: Pace = DEFAULT_PACE,
     max_quarantined_share: float = MAX_QUARANTINED_SHARE,
 ) -> CodedNight:
     """A whole night in this process: plan, one shard, finish."""
     for planned in plan_night(from_date, to_date, model=model, shards=1, coding_run_id=coding_run_id, database=database):
-        code_shard(**planned, storage=storage, database=database, cache_folder=cache_folder, open_coder=open_coder, pace=pace)
+        code_shard(
+            **planned,
+            storage=storage,
+            database=database,
+            cache_folder=cache_folder,
+            note_model=note_model,
+            open_coder=open_coder,
+            pace=pace,
+        )
     return finish_night(coding_run_id, database, max_quarantined_share=max_quarantined_share)
 
 

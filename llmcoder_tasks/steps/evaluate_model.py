@@ -27,6 +27,7 @@ from llmcoder_tasks.icd10cm.code_set import CodeSet, read_code_set
 from llmcoder_tasks.model.manifest import fetch_model
 from llmcoder_tasks.progress import record_step, track
 from llmcoder_tasks.records import DatasetRef, ModelRef, ScorecardRef
+from llmcoder_tasks.settings import LanguageModel
 from llmcoder_tasks.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,14 @@ CURVE_NAME = "training_log.jsonl"
 
 
 def evaluate_model(
-    model: ModelRef, dataset: DatasetRef, *, storage: Storage, database: Database, cache_folder: Path, limit: int = DEFAULT_LIMIT
+    model: ModelRef,
+    dataset: DatasetRef,
+    *,
+    storage: Storage,
+    database: Database,
+    cache_folder: Path,
+    limit: int = DEFAULT_LIMIT,
+    note_model: LanguageModel | Path | None = None,
 ) -> ScorecardRef:
     """Score a model, its stage one, its untrained self, the lexical baseline and the whole coder on a dataset's suites.
 
@@ -65,6 +73,7 @@ def evaluate_model(
                     cache_folder=cache_folder,
                     work_folder=Path(folder),
                     limit=limit,
+                    note_model=note_model,
                 )
                 scorecard = work.run(evaluation_id, coder_json)
                 detail["seconds"] = work.seconds
@@ -98,6 +107,7 @@ class _Evaluation:
         cache_folder: Path,
         work_folder: Path,
         limit: int,
+        note_model: LanguageModel | Path | None,
     ) -> None:
         row = database.fetch_one("fetch_judged_model", model_id=model.model_id)
         if row is None:
@@ -106,7 +116,7 @@ class _Evaluation:
         self.dataset, self.manifest = dataset, read_manifest(storage, dataset.uri)
         self.storage, self.database = storage, database
         self.cache_folder, self.work_folder = cache_folder, work_folder
-        self.limit = limit
+        self.limit, self.note_model = limit, note_model
         self.seconds: dict[str, float] = {}
 
     def run(self, evaluation_id: str, coder_json: bytes) -> Scorecard:
@@ -116,7 +126,7 @@ class _Evaluation:
         suites = read_suites(data, self.manifest.tables, limit=self.limit)
         stages = self._fetch_stages()
         fit = CoderFit.parse(coder_json)
-        outcomes = self._score(_open_rows(stages, code_set, fit, limit=self.limit), suites, code_set)
+        outcomes = self._score(_open_rows(stages, code_set, fit, limit=self.limit, note_model=self.note_model), suites, code_set)
         scorecard = Scorecard(
             schema_version=SCHEMA_VERSION,
             evaluation_id=evaluation_id,
@@ -168,7 +178,9 @@ class _Evaluation:
         (folder / "scorecard.json").write_text(scorecard.to_json(), encoding="utf-8")
 
 
-def _open_rows(stages: Mapping[str, Path], code_set: CodeSet, fit: CoderFit, *, limit: int) -> Iterator[CoderRow]:
+def _open_rows(
+    stages: Mapping[str, Path], code_set: CodeSet, fit: CoderFit, *, limit: int, note_model: LanguageModel | Path | None
+) -> Iterator[CoderRow]:
     """The rows of a scorecard in the order of CODERS, each opened when its turn comes. Raises ModelError."""
     # Here: they import torch, which a DAG file must not.
     from llmcoder_tasks.model.local import LocalModel
@@ -178,7 +190,7 @@ def _open_rows(stages: Mapping[str, Path], code_set: CodeSet, fit: CoderFit, *, 
     untrained = LocalModel.untrained(folder)
     answer = partial(untrained.predict, trie=None)
     yield CoderRow("untrained", answer, answer, min(limit, UNTRAINED_LIMIT))
-    coder = Coder.open(folder, code_set, fit=fit)
+    coder = Coder.open(folder, code_set, fit=fit, note_model=note_model)
     words_alone = Coder(code_set, index=coder.index, fit=fit)
     yield CoderRow("lexical", coder.predict_lexical, _note_predictor(words_alone), limit)
     for stage, path in stages.items():

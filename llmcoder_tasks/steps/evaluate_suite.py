@@ -21,6 +21,7 @@ from llmcoder_tasks.icd10cm.code_set import CodeSet, find_release, read_code_set
 from llmcoder_tasks.model.manifest import fetch_model
 from llmcoder_tasks.progress import record_step, track
 from llmcoder_tasks.records import ModelRef
+from llmcoder_tasks.settings import LanguageModel
 from llmcoder_tasks.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ def evaluate_suite(
     database: Database,
     cache_folder: Path,
     way: Way = "together",
+    note_model: LanguageModel | Path | None = None,
 ) -> SuiteResult:
     """Score a published model on a file, with the codes valid `on` a date. Nothing of it is kept but how long it took.
 
@@ -77,7 +79,7 @@ def evaluate_suite(
         folder = fetch_model(storage, model.uri, cache_folder)
         own = Suite("suite", tuple(examples))
         known_codes = frozenset(code.code for code in code_set.codes)
-        outcomes = score_suite(way, _in_batches(_open(folder, code_set, kind, way)), own, known_codes=known_codes)
+        outcomes = score_suite(way, _in_batches(_open(folder, code_set, kind, way, note_model)), own, known_codes=known_codes)
         detail["items"] = len(examples)
     cell = build_cell(outcomes, [own])
     return SuiteResult(
@@ -96,7 +98,7 @@ def evaluate_suite(
     )
 
 
-def _open(folder: Path, code_set: CodeSet, kind: TextKind, way: Way) -> Predictor:
+def _open(folder: Path, code_set: CodeSet, kind: TextKind, way: Way, note_model: LanguageModel | Path | None) -> Predictor:
     """What names all codes that a model folder proposes for texts, one way or another."""
     if way == "model":
         from llmcoder_tasks.coding.model_alone import ModelAlone
@@ -105,7 +107,7 @@ def _open(folder: Path, code_set: CodeSet, kind: TextKind, way: Way) -> Predicto
 
         model = LocalModel.load(folder)
         return ModelAlone(model, CodeTrie.build(code_set.titles, model.tokenizer)).predict
-    coder = Coder.open(folder, code_set)
+    coder = Coder.open(folder, code_set, note_model=note_model)
     if way == "lexical":
         coder = Coder(code_set, index=coder.index, fit=coder.fit)
     if kind == "note":

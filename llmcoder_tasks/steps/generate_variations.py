@@ -17,7 +17,6 @@ from llmcoder_tasks.database import Database
 from llmcoder_tasks.dataset.expectations import verify_examples
 from llmcoder_tasks.dataset.llm_answers import Guard
 from llmcoder_tasks.dataset.llm_asking import Asker, Bill, Work
-from llmcoder_tasks.dataset.llm_client import LanguageModelClient
 from llmcoder_tasks.dataset.llm_config import AskingConfig, VariationsConfig
 from llmcoder_tasks.dataset.llm_estimate import Estimate, add_up, cost_of, estimate_scenario, refuse_above_ceiling
 from llmcoder_tasks.dataset.llm_kept import KeptAnswers, one_at_a_time
@@ -28,6 +27,7 @@ from llmcoder_tasks.dataset.splits import sampling_order, split_of
 from llmcoder_tasks.dataset.store import MANIFEST, write_tables
 from llmcoder_tasks.errors import DatasetError, ReleaseError
 from llmcoder_tasks.icd10cm.code_set import CodeSet, read_code_set
+from llmcoder_tasks.language_model import LanguageModelClient
 from llmcoder_tasks.progress import record_step
 from llmcoder_tasks.records import ReleaseRef, VariationsRef
 from llmcoder_tasks.settings import LanguageModel

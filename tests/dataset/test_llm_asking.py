@@ -11,12 +11,12 @@ import pytest
 
 from llmcoder_tasks.dataset.llm_answers import Guard
 from llmcoder_tasks.dataset.llm_asking import Asker, Bill, Work
-from llmcoder_tasks.dataset.llm_client import LanguageModelClient
 from llmcoder_tasks.dataset.llm_config import AskingConfig, VariationsConfig
 from llmcoder_tasks.dataset.llm_estimate import add_up, cost_of, estimate_scenario, refuse_above_ceiling
 from llmcoder_tasks.dataset.llm_kept import KeptAnswers, one_at_a_time
 from llmcoder_tasks.dataset.llm_prompts import ANSWER_SCHEMA, load_prompt
 from llmcoder_tasks.errors import DatasetError, LanguageModelError, LanguageModelUnreachable
+from llmcoder_tasks.language_model import LanguageModelClient
 from llmcoder_tasks.settings import LanguageModel
 from tests.llm_server import Behaviour, FakeLanguageModel, serve_language_model
 
