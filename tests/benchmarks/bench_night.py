@@ -2,9 +2,9 @@
 
     python tests/benchmarks/bench_night.py [--notes 1000 10000] [--workers 1 2] [--model FOLDER --fit coder.json]
 
-Prints for each number of notes and of workers: notes a second, seconds of planning and finishing, the memory of a worker at its
-end, and the bytes that a note takes in the database. Without `--model` the phrase coder knows titles only; `--bare` codes nothing,
-so that what is left is claiming, reading and writing.
+Prints for each number of notes and of workers: notes a second after the coder is open, of the first thousand notes and of the
+last, seconds of planning, opening and finishing, the memory of a worker, and the bytes that a note takes in the database. Without
+`--model` the phrase coder knows titles only; `--bare` codes nothing, so that what is left is claiming, reading and writing.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import psutil
@@ -119,13 +120,47 @@ def seed(database: Database, storage: FolderStorage, folder: Path, texts: Sequen
         transaction.run_script("ANALYZE encounters, discharge_summaries, codes")
 
 
-def work(url: str, store: str, cache: str, shard: int, shards: int, opener: Opener, results: multiprocessing.Queue[float]) -> None:
-    """One worker process; reports its memory at the end, in MiB (the largest one would be that of the process it came from)."""
+def work(url: str, store: str, cache: str, shard: int, shards: int, opener: Opener) -> None:
+    """One worker process."""
     code_shard(
         "bench", shard, shards=shards, storage=FolderStorage(Path(store)), database=Database(url), cache_folder=Path(cache),
         open_coder=opener,
     )  # fmt: skip
-    results.put(psutil.Process().memory_info().rss / 2**20)
+
+
+@dataclass
+class Watch:
+    """What was seen of a night while it ran: seconds since its start, notes coded, and MiB of the largest worker."""
+
+    samples: list[tuple[float, int, float]] = field(default_factory=list)
+
+    def follow(self, processes: Sequence[SpawnProcess], database: Database) -> None:
+        """Look once a second until all workers have ended."""
+        started = time.perf_counter()
+        while any(process.is_alive() for process in processes):
+            memory = max((_memory_of(process) for process in processes), default=0.0)
+            with database.engine.connect() as connection:
+                count = connection.exec_driver_sql("SELECT count(*) FROM coded_notes").scalar()
+            self.samples.append((time.perf_counter() - started, int(count or 0), memory))
+            time.sleep(1)
+
+    def rate(self, first: int, last: int) -> float:
+        """Notes a second between two counts of coded notes, from the samples next above them."""
+        begin = next(sample for sample in self.samples if sample[1] > first)
+        end = next((sample for sample in self.samples if sample[1] >= last), self.samples[-1])
+        return (end[1] - begin[1]) / max(end[0] - begin[0], 1e-9)
+
+    @property
+    def opening(self) -> float:
+        """Seconds until the first batch was written."""
+        return next(sample[0] for sample in self.samples if sample[1])
+
+
+def _memory_of(process: SpawnProcess) -> float:
+    try:
+        return float(psutil.Process(process.pid).memory_info().rss) / 2**20
+    except psutil.Error:
+        return 0.0
 
 
 def run(url: str, folder: Path, notes: int, workers: int, opener: Opener) -> None:
@@ -138,28 +173,29 @@ def run(url: str, folder: Path, notes: int, workers: int, opener: Opener) -> Non
     plan_night(DAY, DAY, model=model, shards=workers, coding_run_id="bench", database=database)
     planned = time.perf_counter() - started
     context = multiprocessing.get_context("spawn")
-    results: multiprocessing.Queue[float] = context.Queue()
     processes = [
-        context.Process(target=work, args=(url, str(folder / "store"), str(folder / "cache"), shard, workers, opener, results))
+        context.Process(target=work, args=(url, str(folder / "store"), str(folder / "cache"), shard, workers, opener))
         for shard in range(workers)
     ]
-    started = time.perf_counter()
     for process in processes:
         process.start()
-    for process in processes:
-        process.join()
-        if process.exitcode:
-            raise SystemExit(f"a worker ended with {process.exitcode}")
-    coded = time.perf_counter() - started
-    memory = max(results.get() for _ in processes)
+    watch = Watch()
+    watch.follow(processes, database)
+    if any(process.exitcode for process in processes):
+        raise SystemExit("a worker failed")
     started = time.perf_counter()
     night = finish_night("bench", database)
     finished = time.perf_counter() - started
     print(
-        f"{notes:>9,} {workers:>7} {night.predictions / notes:>6.1f} {planned:>7.2f} {coded:>8.1f} {finished:>7.2f} "
-        f"{notes / coded:>8.1f} {memory:>8.0f}",
+        f"{notes:>9,} {workers:>7} {night.predictions / notes:>6.1f} {planned:>7.2f} {watch.opening:>7.1f} {finished:>8.2f} "
+        f"{watch.rate(0, notes):>8.1f} {watch.rate(0, 1000):>8.1f} {watch.rate(notes - 1000, notes):>8.1f} "
+        f"{_memory_at(watch, 1000):>9.0f} {watch.samples[-2][2]:>8.0f}",
         flush=True,
     )
+
+
+def _memory_at(watch: Watch, notes: int) -> float:
+    return next((sample[2] for sample in watch.samples if sample[1] >= notes and sample[2]), watch.samples[-2][2])
 
 
 def print_sizes(database: Database, notes: int) -> None:
@@ -183,7 +219,8 @@ def main() -> None:
     parser.add_argument("--bare", action="store_true", help="code nothing")
     options = parser.parse_args()
     opener = Opener(options.model, options.fit, options.bare)
-    print(f"{'notes':>9} workers  codes  plan s   code s finish s  notes/s   MiB", flush=True)
+    print(f"{'':9} {'':7} {'':6} {'':7} {'':7} {'':8} {'notes a second':^26} {'MiB of a worker':>18}")
+    print(f"{'notes':>9} workers  codes  plan s  open s finish s      all first 1,000 last 1,000 after 1,000   at end", flush=True)
     for notes in options.notes:
         run_size(notes, options.workers, opener)
 
