@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import log
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -16,7 +17,7 @@ from llmcoder_tasks.coding.candidates import Candidate, CandidateIndex
 from llmcoder_tasks.coding.coder_fit import CODER_NAME, CoderFit
 from llmcoder_tasks.coding.combination import LEAST_LOG_PROBABILITY, Judged, describe, give_neutral, rank, score, share_confidence
 from llmcoder_tasks.coding.note_reader import NOTE_MODEL_NAME, NoteModel, NoteReader, open_note_reader
-from llmcoder_tasks.coding.phrases import ConditionFinder, Span, WrittenCode
+from llmcoder_tasks.coding.phrases import ConditionFinder, Cut, Span, WrittenCode
 from llmcoder_tasks.coding.selection import SELECTION_NAME, Selection
 from llmcoder_tasks.coding.short_forms import read_short_forms
 from llmcoder_tasks.coding.written_codes import find_codes, weigh_written_codes
@@ -34,6 +35,12 @@ CANDIDATES = 20
 
 LEAST_CONFIDENCE = 0.3
 """A part of a line that is less sure than this names no condition, where another part does."""
+
+CUT_WEIGHT = 2.0
+"""What a line's cut explains of it counts so much, against the logarithms of the confidences of its parts."""
+
+DOUBT = 0.05
+"""Confidences below this are as good as none: it keeps one hopeless part from deciding alone how a line is cut."""
 
 LEAST_SIMILARITY = 0.3
 """A text less like every title names no condition of the release."""
@@ -234,38 +241,36 @@ class Coder:
         phrases = dict.fromkeys(
             text[span.start : span.end]
             for text, lines in zip(texts, conditions, strict=True)
-            for line in lines
-            for span in _with_whole(line)
+            for cuts in lines
+            for cut in cuts
+            for span in cut.spans
         )
         answers = dict(zip(phrases, self._code_phrases(list(phrases), model), strict=True))
         results = []
         for text, lines, codes in zip(texts, conditions, written, strict=True):
             found: dict[str, CodePrediction] = {}
-            for span in (span for line in lines for span in self._settle(text, line, codes, answers)):
+            for span in (span for cuts in lines for span in self._settle(text, cuts, answers)):
                 inside = [code for code in codes if span.start <= code.start < span.end]
                 for prediction in self._predict(text, span, answers[text[span.start : span.end]], inside):
                     found.setdefault(prediction.code, prediction)
             results.append(tuple(found.values()))
         return results
 
-    def _settle(
-        self, text: str, line: Sequence[Span], written: Sequence[WrittenCode], answers: Mapping[str, Sequence[ScoredCode]]
-    ) -> Sequence[Span]:
-        """The parts of a line that name conditions; where at most one does, that one or the whole line, whichever is surer.
+    def _settle(self, text: str, cuts: Sequence[Cut], answers: Mapping[str, Sequence[ScoredCode]]) -> Sequence[Span]:
+        """The parts of a line that name conditions: by the cut that explains most of it and has the surest codes.
 
         A part of prose that names nothing (`the chart was updated`) stays out where another part names something.
         """
-        whole = _with_whole(line)[-1]
-        if self.fit is None or len(line) < 2 or any(whole.start <= code.start < whole.end for code in written):
-            return line
-        best = {span: next(iter(answers[text[span.start : span.end]]), None) for span in (*line, whole)}
-        sure = [span for span in line if (answer := best[span]) and answer.confidence >= LEAST_CONFIDENCE]
-        if len(sure) > 1:
-            return sure
-        only, as_one = best[sure[0]] if sure else None, best[whole]
-        if as_one and (only is None or (as_one.confidence > only.confidence and as_one.code != only.code)):
-            return [whole]
-        return sure or line
+        if self.fit is None or len(cuts) == 1:
+            return cuts[0].spans
+        confidences = {
+            span: max((code.confidence for code in answers[text[span.start : span.end]][:1]), default=0.0)
+            for cut in cuts
+            for span in cut.spans
+        }
+        best = max(cuts, key=lambda cut: CUT_WEIGHT * cut.worth + sum(log(confidences[span] + DOUBT) for span in cut.spans))
+        sure = [span for span in best.spans if confidences[span] >= LEAST_CONFIDENCE]
+        return sure or best.spans
 
     def _predict(self, text: str, span: Span, answer: Sequence[ScoredCode], written: Sequence[WrittenCode]) -> list[CodePrediction]:
         """The predictions of one condition: the codes that it names itself, else the best code for its words."""
@@ -288,11 +293,6 @@ class Coder:
 def is_literal(candidates: Sequence[Candidate]) -> bool:
     """Whether the text is one title or term word for word, and no other: no model need be asked."""
     return candidates[0].similarity > 1.0 - 1e-6 and (len(candidates) == 1 or candidates[1].similarity < 1.0 - 1e-6)
-
-
-def _with_whole(line: Sequence[Span]) -> list[Span]:
-    """The parts of a line, and the line from the first to the last of them."""
-    return [*line, Span(line[0].start, line[-1].end)] if len(line) > 1 else list(line)
 
 
 def _list_near(candidates: Sequence[Candidate]) -> list[str]:

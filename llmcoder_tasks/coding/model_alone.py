@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llmcoder_tasks.coding.phrases import MOST_PIECES, MOST_TRIED_PIECES, Span, choose_cuts, split_pieces
+from llmcoder_tasks.coding.phrases import MOST_PIECES, MOST_TRIED_PIECES, Span, rank_cuts, split_pieces
 
 if TYPE_CHECKING:
     from llmcoder_tasks.model.local import Answer, LocalModel
@@ -67,9 +67,9 @@ def _solve(text: str, pieces: Sequence[Span], answers: dict[str, Answer]) -> lis
     whole = answers[text[pieces[0].start : pieces[-1].end]]
     if len(pieces) == 1 or whole.log_probability >= CLEAR_LOG_PROBABILITY:
         return list(whole.codes)
-    runs = list(pieces)
+    runs: Sequence[Span] = pieces
     if len(pieces) <= MOST_TRIED_PIECES:
-        runs = choose_cuts(
+        [(_, runs)] = rank_cuts(
             pieces,
             lambda first, last: answers[text[pieces[first].start : pieces[last].end]].log_probability,
             price=0.0,

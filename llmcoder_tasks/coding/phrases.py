@@ -1,9 +1,10 @@
 """Several conditions in one text, and codes that the text itself names.
 
 A comma may stand between two conditions or inside one title (`Fracture of femur, subsequent encounter`), so punctuation only offers
-places to cut. Of all ways to cut, the one is taken whose parts together look most like titles: the sum over parts of the squared
-weight of their words times the squared similarity to the nearest title, which is how much of a text its titles explain, less a
-price for each condition, for each piece that is left out, and for each joint that is kept although it looks like an end.
+places to cut. Of all ways to cut, those few are offered whose parts together look most like titles: the sum over parts of the
+squared weight of their words times the squared similarity to the nearest title, which is how much of a text its titles explain,
+less a price for each condition, for each piece that is left out, and for each joint that is kept although it looks like an end.
+Which of them it is, the coder says, who knows how sure a code each part has.
 """
 
 from __future__ import annotations
@@ -47,6 +48,12 @@ MOST_TRIED_PIECES = 60
 CLEAR_SIMILARITY = 0.999
 """A group that is so like one title is one condition: nothing is cut."""
 
+MOST_CUTS = 3
+"""Ways to cut a line that are offered. On validation lines a fourth changes nothing."""
+
+CUT_REACH = 0.6
+"""How much worse than the best way to cut another one may be, in the unit of the prices."""
+
 # Prices, as shares of the squared mean weight of a word.
 CUT_PRICE = 0.3
 """What a further condition costs: without it, noise would cut titles apart."""
@@ -76,6 +83,14 @@ class Span:
 
     start: int
     end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A way to cut a line into conditions, and how much of the line it explains, in squared mean weights of a word."""
+
+    spans: tuple[Span, ...]
+    worth: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,22 +179,25 @@ class ConditionFinder:
     def _runs(self) -> RunSimilarity:
         return RunSimilarity(self._index.documents)
 
-    def find(self, texts: Sequence[str], written: Sequence[Sequence[WrittenCode]]) -> list[list[list[Span]]]:
-        """Where each line of each text names a condition, in order. `written` are the codes that a text names itself."""
+    def find(self, texts: Sequence[str], written: Sequence[Sequence[WrittenCode]]) -> list[list[list[Cut]]]:
+        """For each line of each text, in order, where it may be cut: the way that explains most first, the whole line always among
+        them. `written` are the codes that a text names itself: a line with one is cut in one way.
+        """
         return [
             [self._cut_group(text, group, codes) for group in split_pieces(text)]
             for text, codes in zip(texts, written, strict=True)
         ]
 
-    def _cut_group(self, text: str, pieces: Sequence[Span], written: Sequence[WrittenCode]) -> list[Span]:
+    def _cut_group(self, text: str, pieces: Sequence[Span], written: Sequence[WrittenCode]) -> list[Cut]:
         if len(pieces) == 1 or len(pieces) > MOST_TRIED_PIECES:
-            return list(pieces)
+            return [Cut(tuple(pieces), 0.0)]
+        whole = (Span(pieces[0].start, pieces[-1].end),)
         # With the point behind it, if there is one: `subseq.` is short for something.
         words = [self._index.read(text[piece.start : piece.end + 1]).words for piece in pieces]
         tails = [self._runs.is_tail(of_piece) for of_piece in words]
         similarity, weight = self._runs.score(words)
         if similarity[0][-1] >= CLEAR_SIMILARITY:
-            return [Span(pieces[0].start, pieces[-1].end)]
+            return [Cut(whole, 0.0)]
         unit = self._runs.mean_weight**2
         prices = [_price_joint(text, left, right, tails[place : place + 2]) for place, (left, right) in enumerate(pairwise(pieces))]
         joined = [0.0, *accumulate(unit * price for price in prices)]
@@ -194,7 +212,14 @@ class ConditionFinder:
             explained = similarity[first][last] ** 2
             return (explained - UNEXPLAINED_PRICE * (1.0 - explained)) * weight[first][last] - (joined[last] - joined[first])
 
-        return choose_cuts(pieces, worth, price=CUT_PRICE * unit, drop=DROP_PRICE * unit) or [Span(pieces[0].start, pieces[-1].end)]
+        ranked = rank_cuts(pieces, worth, price=CUT_PRICE * unit, drop=DROP_PRICE * unit, most=MOST_CUTS)
+        cuts = [Cut(spans, value / unit) for value, spans in ranked if spans and value >= ranked[0][0] - CUT_REACH * unit]
+        if not cuts or any(named):
+            return cuts[:1] or [Cut(whole, 0.0)]
+        if all(cut.spans != whole for cut in cuts):
+            as_one = worth(0, len(pieces) - 1) / unit if len(pieces) <= MOST_PIECES else 0.0
+            cuts.append(Cut(whole, as_one - CUT_PRICE))
+        return cuts
 
 
 def _price_joint(text: str, left: Span, right: Span, tails: Sequence[bool]) -> float:
@@ -207,23 +232,18 @@ def _price_joint(text: str, left: Span, right: Span, tails: Sequence[bool]) -> f
     return STRONG_JOINT_PRICE * is_strong + CAPITAL_PRICE * begins_sentence + AFTER_TAIL_PRICE * tails[0]
 
 
-def choose_cuts(pieces: Sequence[Span], worth: Callable[[int, int], float], *, price: float, drop: float) -> list[Span]:
-    """The runs of pieces with the greatest sum of `worth(first, last)` less `price` a run and `drop` a piece left out."""
-    best = [0.0]
-    previous: list[int | None] = [None]
+def rank_cuts(
+    pieces: Sequence[Span], worth: Callable[[int, int], float], *, price: float, drop: float, most: int = 1
+) -> list[tuple[float, tuple[Span, ...]]]:
+    """The `most` ways to take runs of pieces with the greatest sum of `worth(first, last)` less `price` a run and `drop` a piece
+    left out, each with its sum, the greatest first.
+    """
+    best: list[list[tuple[float, tuple[Span, ...]]]] = [[(0.0, ())]]
     for last in range(len(pieces)):
-        values = {first: best[first] + worth(first, last) - price for first in range(max(0, last + 1 - MOST_PIECES), last + 1)}
-        first = max(values, key=values.__getitem__)
-        is_better = values[first] > best[last] - drop + 1e-9
-        best.append(values[first] if is_better else best[last] - drop)
-        previous.append(first if is_better else None)
-    cuts: list[Span] = []
-    end = len(pieces)
-    while end > 0:
-        start = previous[end]
-        if start is None:
-            end -= 1
-        else:
-            cuts.append(Span(pieces[start].start, pieces[end - 1].end))
-            end = start
-    return cuts[::-1]
+        ways = []
+        for first in range(max(0, last + 1 - MOST_PIECES), last + 1):
+            value, run = worth(first, last) - price, Span(pieces[first].start, pieces[last].end)
+            ways += [(before + value, (*spans, run)) for before, spans in best[first]]
+        ways += [(before - drop, spans) for before, spans in best[last]]
+        best.append(sorted(ways, key=lambda way: -way[0])[:most])
+    return best[-1]

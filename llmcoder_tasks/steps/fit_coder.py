@@ -131,7 +131,7 @@ def _cut(examples: Sequence[Example], coder: Coder) -> list[_Text]:
         _Text("multiple", example.codes[0], frozenset(example.codes), example.text[span.start : span.end])
         for example, lines in zip(examples, found, strict=True)
         for line in lines
-        for span in line
+        for span in line[0].spans
     ]
 
 

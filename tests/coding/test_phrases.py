@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmcoder_tasks.coding.coder import Coder
-from llmcoder_tasks.coding.phrases import Span, choose_cuts, split_pieces
+from llmcoder_tasks.coding.phrases import Span, rank_cuts, split_pieces
 
 
 def _pieces(text: str) -> list[list[str]]:
@@ -46,12 +46,16 @@ def test_a_heading_is_of_few_words() -> None:
 
 def test_cuts_maximise_the_worth_less_a_price_for_each_condition_and_each_piece_left_out() -> None:
     # Apart: 5 + 1 + 5 - 3 x 2 = 5. The first two together: 7 + 5 - 2 x 2 = 8. All together: 6 - 2 = 4.
-    # Where the first two together are worth only 4, the middle stays out: 5 + 5 - 2 x 2 - 0.5 = 5.5.
+    # The middle left out: 5 + 5 - 2 x 2 - 0.5 = 5.5. With 4.25 for the first two: 4.25 + 5 - 2 x 2 = 5.25.
     pieces = [Span(0, 1), Span(2, 3), Span(4, 5)]
-    worth = {(0, 0): 5.0, (1, 1): 1.0, (2, 2): 5.0, (0, 1): 7.0, (1, 2): 4.0, (0, 2): 6.0}
-    assert choose_cuts(pieces, lambda first, last: worth[first, last], price=2.0, drop=0.5) == [Span(0, 3), Span(4, 5)]
-    worth[0, 1] = 4.0
-    assert choose_cuts(pieces, lambda first, last: worth[first, last], price=2.0, drop=0.5) == [Span(0, 1), Span(4, 5)]
+    worth = {(0, 0): 5.0, (1, 1): 1.0, (2, 2): 5.0, (0, 1): 7.0, (1, 2): 3.0, (0, 2): 6.0}
+    apart, first_two, all_three = (Span(0, 1), Span(2, 3), Span(4, 5)), (Span(0, 3), Span(4, 5)), (Span(0, 5),)
+    ranked = rank_cuts(pieces, lambda first, last: worth[first, last], price=2.0, drop=0.5, most=3)
+    assert ranked == [(8.0, first_two), (5.5, (Span(0, 1), Span(4, 5))), (5.0, apart)]
+    worth[0, 1] = 4.25
+    ranked = rank_cuts(pieces, lambda first, last: worth[first, last], price=2.0, drop=0.5, most=9)
+    assert ranked[:3] == [(5.5, (Span(0, 1), Span(4, 5))), (5.25, first_two), (5.0, apart)]
+    assert (4.0, all_three) in ranked
 
 
 @pytest.mark.parametrize(
