@@ -16,8 +16,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 from llmcoder_tasks.dataset.chance import Chance
+from llmcoder_tasks.dataset.companions import Companions
 from llmcoder_tasks.dataset.config import DatasetConfig
 from llmcoder_tasks.dataset.lexicon import load_lexicon
 from llmcoder_tasks.dataset.multiple import group_items, join_conditions
@@ -29,7 +31,7 @@ from llmcoder_tasks.icd10cm.code_set import CodeSet
 from llmcoder_tasks.progress import track
 from llmcoder_tasks.records import SCENARIOS, Example, Split
 
-GENERATOR_VERSION = "3"
+GENERATOR_VERSION = "4"
 """Raise it with every change that alters a generated text: it is part of the dataset's id."""
 
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -55,6 +57,7 @@ def make_examples(code_set: CodeSet, config: DatasetConfig) -> Tables:
 
 def _make_tables(code_set: CodeSet, config: DatasetConfig) -> Tables:
     variations = Variations.of_release(code_set, load_lexicon(), seed=config.seed)
+    companions = Companions.of_release(code_set, variations.sources)
     splits: dict[Split, list[str]] = {split: [] for split in _SPLITS}
     for code in variations.sources:
         splits[split_of(code, seed=config.seed, held_out_share=config.held_out_share)].append(code)
@@ -65,7 +68,7 @@ def _make_tables(code_set: CodeSet, config: DatasetConfig) -> Tables:
     _drop_ambiguous(tables)
     for split, codes in splits.items():
         tables["multiple"] += _combine_codes(variations, split, codes, config)
-        tables["notes"] += _write_notes(variations, split, codes, config)
+        tables["notes"] += _write_notes(variations, split, codes, config, companions)
     for rows in tables.values():
         rows.sort(key=lambda made: sampling_order(made.example.example_id))
     return tables
@@ -131,12 +134,15 @@ def _combine_codes(variations: Variations, split: Split, codes: Sequence[str], c
             yield MadeExample(Example(example_id, "multiple", split, text, tuple(group)), len(conditions))
 
 
-def _write_notes(variations: Variations, split: Split, codes: Sequence[str], config: DatasetConfig) -> Iterator[MadeExample]:
+def _write_notes(
+    variations: Variations, split: Split, codes: Sequence[str], config: DatasetConfig, companions: Companions
+) -> Iterator[MadeExample]:
     wanted = max(1, round(config.notes * _NOTE_SHARE[split]))
-    made = 0
+    made, before = 0, -1
     turn = 0
-    while made < wanted and len(codes) > 1:
-        for group in group_items(codes, Chance(config.seed, "notes", split, turn))[: wanted - made]:
+    while before < made < wanted:  # a turn without a note: no two of these codes may stand together
+        before = made
+        for group in islice(companions.deal(codes, Chance(config.seed, "notes", split, turn)), wanted - made):
             text, mentioned = write_note(group, variations, Chance(config.seed, "notes", turn, *group))
             example_id = f"notes-{'+'.join(mentioned)}-{turn}"
             yield MadeExample(Example(example_id, "notes", split, text, mentioned), len(group))

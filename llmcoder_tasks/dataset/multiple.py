@@ -12,7 +12,8 @@ from llmcoder_tasks.dataset.titles import upper_first
 
 T = TypeVar("T")
 
-_FEW = (2, 2, 2, 2, 3, 3, 3, 4, 4, 5)
+SIZES = (2, 2, 2, 2, 3, 3, 3, 4, 4, 5)
+"""How many conditions stand together, drawn from these."""
 _LEADS = ("", "", "", "Diagnoses: ", "Dx: ", "Discharge diagnoses: ", "Problem list: ", "Impression: ", "Assessment: ")
 _SENTENCES = (
     "{who} has {all}.",
@@ -35,7 +36,7 @@ def group_items(items: Sequence[T], chance: Chance) -> list[list[T]]:
     groups: list[list[T]] = []
     start = 0
     while start < len(order):
-        size = chance.pick(_FEW)
+        size = chance.pick(SIZES)
         groups.append(order[start : start + size])
         start += size
     if len(groups) > 1 and len(groups[-1]) < fewest:

@@ -1,6 +1,7 @@
 """Made-up discharge notes: a few asserted conditions in sections, between things that must not be coded.
 
-The label of a note is the asserted conditions in order of mention. Negated findings, relatives' diseases and plans are distractors.
+Which conditions stand in one note is the business of `companions`. The label of a note is the asserted conditions in order of
+mention. Negated findings, relatives' diseases and plans are distractors.
 No real person: names, ages and histories are drawn by chance.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmcoder_tasks.dataset.chance import Chance
-from llmcoder_tasks.dataset.sentences import Person
+from llmcoder_tasks.dataset.sentences import Person, find_patient
 from llmcoder_tasks.dataset.titles import upper_first
 from llmcoder_tasks.dataset.variations import Variations
 
@@ -68,8 +69,7 @@ class _Draft:
 
 def write_note(codes: Sequence[str], variations: Variations, chance: Chance) -> tuple[str, tuple[str, ...]]:
     """A note that asserts every one of the codes and no other, and the codes in order of first mention."""
-    principal = variations.sources[codes[0]]
-    person = variations.narrator.cast(principal.code, principal.parts.condition, chance)
+    person = _cast(codes, variations, chance)
     draft = _Draft()
     sex = "male" if person.male else "female"
     draft.sections.append(f"{chance.pick(_TITLES)}\n\nPatient: {person.name}    Age: {person.age}    Sex: {sex}")
@@ -83,6 +83,16 @@ def write_note(codes: Sequence[str], variations: Variations, chance: Chance) -> 
         _tell(draft, in_prose, variations, person, chance)
     draft.add(chance.pick(("Disposition", "Plan", "Discharge instructions")), [_plan(chance), chance.pick(_ENDINGS)])
     return "\n\n".join(draft.sections), tuple(draft.codes)
+
+
+def _cast(codes: Sequence[str], variations: Variations, chance: Chance) -> Person:
+    """Somebody who can have all the conditions: as the one says that says most of who that is."""
+    sources = [variations.sources[code] for code in codes]
+    patients = [find_patient(source.code, source.parts.condition) for source in sources]
+    telling = max(
+        range(len(codes)), key=lambda place: (patients[place].is_newborn, patients[place].is_pregnant, patients[place].sex != "")
+    )
+    return variations.narrator.cast(sources[telling].code, sources[telling].parts.condition, chance)
 
 
 def _tell(draft: _Draft, codes: Sequence[str], variations: Variations, person: Person, chance: Chance) -> None:

@@ -112,6 +112,15 @@ class Person:
     their: str
 
 
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """Who can have a condition. `sex` is `female`, `male`, or empty where it may be either."""
+
+    sex: str
+    is_newborn: bool
+    is_pregnant: bool
+
+
 @dataclass(frozen=True)
 class Narrator:
     """Words for prose: names, synonyms and the vocabulary of the release."""
@@ -133,14 +142,14 @@ class Narrator:
 
     def cast(self, code: str, title: str, chance: Chance) -> Person:
         """A made-up person who can have this condition: the right sex, and the right age for a newborn."""
-        sex, is_newborn = _who_has(title)
+        patient = find_patient(code, title)
         either = chance.happens(0.5)
-        male = code[0] != "O" and (sex == "male" or (not sex and either))
+        male = patient.sex == "male" or (not patient.sex and either)
         their = "his" if male else "her"
         given = chance.pick(self.names["male" if male else "female"])
-        if code[0] == "P" or is_newborn:
+        if patient.is_newborn:
             return Person(f"Baby {given}", male, 0, their)
-        age = chance.count(18, 44) if code[0] == "O" else chance.count(19, 93)
+        age = chance.count(18, 44) if patient.is_pregnant else chance.count(19, 93)
         surname = chance.pick(self.names["surname"])
         name = chance.pick((given, given, f"{given} {surname}", f"{'Mr.' if male else 'Ms.'} {surname}"))
         return Person(name, male, age, their)
@@ -197,11 +206,12 @@ class Narrator:
         return attach_qualifier(words, qualifier, self.vocabulary, chance)
 
 
-@lru_cache(1024)
-def _who_has(title: str) -> tuple[str, bool]:
-    """The sex of people who have a condition, empty where it may be either, and whether they are newborn."""
-    sex = "female" if _FEMALE.search(title) else "male" if _MALE.search(title) else ""
-    return sex, bool(_NEWBORN.search(title))
+@lru_cache(4096)
+def find_patient(code: str, condition: str) -> Patient:
+    """Who can have a condition, as far as its chapter and its words tell."""
+    is_pregnant = code[0] == "O"
+    sex = "female" if is_pregnant or _FEMALE.search(condition) else "male" if _MALE.search(condition) else ""
+    return Patient(sex, code[0] == "P" or bool(_NEWBORN.search(condition)), is_pregnant)
 
 
 def _say_fracture(words: str, encounter: str, chance: Chance) -> str:

@@ -60,6 +60,13 @@ def _spoken(book: RuleBook, *said: str) -> set[tuple[str, str, str]]:
         (["S72.001D fracture of the right hip"], ["S72001A"]),
         (["S72.001D healing fracture of the right hip"], ["S72001D"]),
         (["S72.001S sequela of a hip fracture"], ["S72001S"]),
+        (["S72.001D hip fx, subs for clos fx w routn heal"], ["S72001D"]),  # as the official short titles say it
+        (["S72.001S r hip fx, seq."], ["S72001S"]),
+        (["S72.001D fx of r hip, f/u enc."], ["S72001D"]),
+        (["S72.001D fracture of the hip, subskwent encoutnr"], ["S72001D"]),
+        (["S72.001S fracture of the hip, saquela"], ["S72001S"]),
+        (["S72.001D subsequently fell and broke the hip"], ["S72001A"]),
+        (["S72.001D hip fracture and a bunion"], ["S72001A"]),
         (["E11"], []),
         # certainty
         (["?J18.9", "I10"], ["J189", "I10"]),

@@ -22,7 +22,7 @@ from llmcoder_tasks.icd10cm.code_set import CodeSet
 from llmcoder_tasks.records import SCENARIOS
 from tests.dataset.conftest import CONFIG
 
-GOLDEN = {"1": "0acb9d28fade5bd4", "2": "7e67fcff0bf5269c", "3": "8c1232cf9bd73b6f"}
+GOLDEN = {"1": "0acb9d28fade5bd4", "2": "7e67fcff0bf5269c", "3": "8c1232cf9bd73b6f", "4": "e213cfca2900160f"}
 
 
 def _digest(tables: Tables) -> str:

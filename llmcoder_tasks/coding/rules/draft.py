@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from llmcoder_tasks.coding.rules.policy import CodingPolicy
-from llmcoder_tasks.coding.rules.tabular_notes import TabularNotes
+from llmcoder_tasks.icd10cm.tabular_notes import TabularNotes
 from llmcoder_tasks.records import Action, Decision, Finding, render_code
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from llmcoder_tasks.coding.rules.draft import Draft, Proposed, shown
-from llmcoder_tasks.coding.rules.tabular_notes import parse_ranges
+from llmcoder_tasks.icd10cm.tabular_notes import parse_ranges
 
 _INFECTIONS = (
     "A", "B0", "B15", "B16", "B17", "B25", "B26", "B27", "B3", "B4", "B5", "B6", "B95", "B96", "B97", "B99", "G00", "G03", "G04",

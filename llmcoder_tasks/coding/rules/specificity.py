@@ -9,8 +9,12 @@ from llmcoder_tasks.coding.rules.draft import Draft, Proposed, shown
 _LENGTH = 7
 _INJURIES = ("S", "T", "V", "W", "X", "Y")
 _LATER = re.compile(
-    r"\b(subsequent|follow[- ]?up|aftercare|healing|nonunion|malunion|sequelae?|late effects?|residual|old|healed)\b"
+    r"\b(subsequent|subs|subseq|follow[- ]?up|f/?u|aftercare|heal|heals|healing|nonun(?:ion)?|malun(?:ion)?|sequelae?|seq"
+    r"|late effects?|lasting effects?|after-?effects?|long-term consequences|residual|old|healed)\b"
 )
+_LATER_WORDS = ("subsequent", "sequela", "nonunion", "malunion")
+_LIKE_ENOUGH = 73
+"""How alike (0 to 100) a mistyped word and the one meant are: `subskwent` and `subsequent` are 74, `consequent` 70, `bunion` 71."""
 _SIDES = ("bilateral", "right", "left")
 _STAGE = re.compile(r"\bstage\s+([1-5][ab]?|iv|iii|ii|i|v)\b")
 _ROMAN = {"i": "1", "ii": "2", "iii": "3", "iv": "4", "v": "5"}
@@ -42,8 +46,22 @@ def set_initial_encounter(draft: Draft) -> None:
     for item in draft.find(*_INJURIES):
         initial = item.code[:-1] + "A"
         is_later = len(item.code) == _LENGTH and item.code[-1] in "DGKPS"
-        if is_later and initial in draft.book.titles and not _LATER.search(draft.words_around(item)):
+        if is_later and initial in draft.book.titles and not _speaks_of_later(draft.words_around(item)):
             draft.swap(item, initial, "initial_encounter", "nothing in the note speaks of a subsequent encounter or a sequela")
+
+
+def _speaks_of_later(words: str) -> bool:
+    """Whether the words say so, whole, short or mistyped; the phrase coder reads them however they are written."""
+    from rapidfuzz import fuzz
+
+    if _LATER.search(words):
+        return True
+    return any(
+        fuzz.ratio(word, meant) >= _LIKE_ENOUGH
+        for word in re.findall(r"[a-z]{6,}", words)
+        if not word.endswith("ly")  # subsequently
+        for meant in _LATER_WORDS
+    )
 
 
 def require_confirmation(draft: Draft) -> None:

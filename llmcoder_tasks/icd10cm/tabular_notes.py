@@ -1,4 +1,4 @@
-"""The notes of the tabular list as rules can use them: which codes a note means.
+"""The notes of the tabular list in a form that can be looked up: which codes a note means.
 
 A note names its codes in parentheses: `(E10.-)`, `(A00-A09)`, `(J09.X9, J10.82)`. Conditions on characters (`E08-E13 with .39`) and
 notes without codes are left out: they cannot be decided from codes alone.

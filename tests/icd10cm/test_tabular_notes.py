@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from llmcoder_tasks.coding.rules.tabular_notes import CodeRange, TabularNotes, parse_ranges
 from llmcoder_tasks.icd10cm.code_set import default_code_set
+from llmcoder_tasks.icd10cm.tabular_notes import CodeRange, TabularNotes, parse_ranges
 
 
 @pytest.mark.parametrize(
