@@ -36,6 +36,9 @@ CANDIDATES = 20
 LEAST_CONFIDENCE = 0.3
 """A part of a line that is less sure than this names no condition, where another part does."""
 
+CLEAR_CONFIDENCE = 0.9
+"""Where all parts of a cut are surer than this, no other cut is tried: on validation lines that changes nothing."""
+
 CUT_WEIGHT = 2.0
 """What a line's cut explains of it counts so much, against the logarithms of the confidences of its parts."""
 
@@ -238,14 +241,10 @@ class Coder:
     def _code_texts(self, texts: Sequence[str], model: CodeScorer | None) -> list[tuple[CodePrediction, ...]]:
         written = [find_codes(text, self.code_set.titles) for text in texts]
         conditions = self._conditions.find(texts, written)
-        phrases = dict.fromkeys(
-            text[span.start : span.end]
-            for text, lines in zip(texts, conditions, strict=True)
-            for cuts in lines
-            for cut in cuts
-            for span in cut.spans
-        )
-        answers = dict(zip(phrases, self._code_phrases(list(phrases), model), strict=True))
+        every = [(text, cuts) for text, lines in zip(texts, conditions, strict=True) for cuts in lines]
+        answers = self._answer_parts([(text, cuts[0]) for text, cuts in every], model)
+        unsure = [(text, cut) for text, cuts in every if not self._is_clear(text, cuts, answers) for cut in cuts[1:]]
+        answers |= self._answer_parts(unsure, model)
         results = []
         for text, lines, codes in zip(texts, conditions, written, strict=True):
             found: dict[str, CodePrediction] = {}
@@ -256,20 +255,27 @@ class Coder:
             results.append(tuple(found.values()))
         return results
 
+    def _answer_parts(self, cuts: Sequence[tuple[str, Cut]], model: CodeScorer | None) -> dict[str, Sequence[ScoredCode]]:
+        """The codes of each part of some texts, by its words."""
+        phrases = list(dict.fromkeys(text[span.start : span.end] for text, cut in cuts for span in cut.spans))
+        return dict(zip(phrases, self._code_phrases(phrases, model), strict=True))
+
+    def _is_clear(self, text: str, cuts: Sequence[Cut], answers: Mapping[str, Sequence[ScoredCode]]) -> bool:
+        """Whether the first way to cut a line stands without asking for others."""
+        if self.fit is None or len(cuts) == 1:
+            return True
+        return all(_sureness(text, span, answers) >= CLEAR_CONFIDENCE for span in cuts[0].spans)
+
     def _settle(self, text: str, cuts: Sequence[Cut], answers: Mapping[str, Sequence[ScoredCode]]) -> Sequence[Span]:
         """The parts of a line that name conditions: by the cut that explains most of it and has the surest codes.
 
         A part of prose that names nothing (`the chart was updated`) stays out where another part names something.
         """
-        if self.fit is None or len(cuts) == 1:
+        if self._is_clear(text, cuts, answers):
             return cuts[0].spans
-        confidences = {
-            span: max((code.confidence for code in answers[text[span.start : span.end]][:1]), default=0.0)
-            for cut in cuts
-            for span in cut.spans
-        }
-        best = max(cuts, key=lambda cut: CUT_WEIGHT * cut.worth + sum(log(confidences[span] + DOUBT) for span in cut.spans))
-        sure = [span for span in best.spans if confidences[span] >= LEAST_CONFIDENCE]
+        sureness = {span: _sureness(text, span, answers) for cut in cuts for span in cut.spans}
+        best = max(cuts, key=lambda cut: CUT_WEIGHT * cut.worth + sum(log(sureness[span] + DOUBT) for span in cut.spans))
+        sure = [span for span in best.spans if sureness[span] >= LEAST_CONFIDENCE]
         return sure or best.spans
 
     def _predict(self, text: str, span: Span, answer: Sequence[ScoredCode], written: Sequence[WrittenCode]) -> list[CodePrediction]:
@@ -293,6 +299,11 @@ class Coder:
 def is_literal(candidates: Sequence[Candidate]) -> bool:
     """Whether the text is one title or term word for word, and no other: no model need be asked."""
     return candidates[0].similarity > 1.0 - 1e-6 and (len(candidates) == 1 or candidates[1].similarity < 1.0 - 1e-6)
+
+
+def _sureness(text: str, span: Span, answers: Mapping[str, Sequence[ScoredCode]]) -> float:
+    """The confidence of the best code of a part, 0 where it has none."""
+    return max((code.confidence for code in answers[text[span.start : span.end]][:1]), default=0.0)
 
 
 def _list_near(candidates: Sequence[Candidate]) -> list[str]:
