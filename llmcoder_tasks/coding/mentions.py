@@ -46,6 +46,9 @@ _LABEL = re.compile(
 )
 _CODE_MARK = re.compile(r"[ \t]*[(\[]?\b(?:ICD-?10(?:-CM)?:?[ \t]*)?[A-Z]\d[0-9A-Z](?:\.[0-9A-Z]{1,4})?\b[)\]]?[ \t]*$")
 _SPLITS = re.compile(r";|(?<=\w)[ \t]+/[ \t]+(?=\w)")
+_INLINE_NUMBER = re.compile(r"(?<![\w.])(\d{1,2})[.)][ \t]+(?=[^\W\d])")
+_OWN_NUMBER = re.compile(r"(\d{1,2})[.):][ \t]+$")
+_LONGEST_BULLET = 8
 _LIST_SEPARATOR = re.compile(r",|\band\b")
 _TRAILING = " \t.,;:-–"
 _PLAN_TAIL = re.compile(r"[ \t]+(?:-{1,2}|–|—)[ \t]+|\.[ \t]+(?=[A-Z])|:[ \t]+(?=[A-Z])")
@@ -79,7 +82,7 @@ def find_mentions(text: str, sections: Sequence[Section], terminology: Terminolo
 
 
 def _find_listed(text: str, section: Section, terminology: Terminology) -> Iterator[Mention]:
-    for start, end in _split_items(text, section):
+    for start, end in (part for item in _split_items(text, section) for part in _split_numbered(text, *item)):
         if len(WORD.findall(text, start, end)) > LONGEST_ITEM_WORDS:
             yield from _find_in_prose(text, start, end, section.kind, terminology)
             continue
@@ -106,6 +109,18 @@ def _split_items(text: str, section: Section) -> list[tuple[int, int]]:
         label = _LABEL.match(text, start, match.end())
         items.append((label.end() if label else start, match.end()))
     return [item for item in items if text[slice(*item)].strip(_TRAILING)]
+
+
+def _split_numbered(text: str, start: int, end: int) -> list[tuple[int, int]]:
+    """The items of a list whose line breaks are lost: `1. Gout. 2. Asthma.`, counted up from one, or from the item's own number."""
+    own = _OWN_NUMBER.search(text, max(0, start - _LONGEST_BULLET), start)
+    following = int(own[1]) + 1 if own else 1
+    parts = [(start, end)]
+    for match in _INLINE_NUMBER.finditer(text, start, end):
+        if int(match[1]) == following:
+            parts[-1:] = [(parts[-1][0], match.start()), (match.end(), end)]
+            following += 1
+    return [part for part in parts if text[slice(*part)].strip(_TRAILING)]
 
 
 def _split_item(text: str, start: int, end: int, terminology: Terminology) -> list[tuple[int, int]]:
@@ -162,7 +177,8 @@ def _read_item(text: str, start: int, end: int, kind: SectionKind, terminology: 
 
 
 _REMARK = re.compile(
-    r"[ \t,]*(?:[(\[][^()\[\]]*[)\]]\s*$|\b(?:ruled out|resolved|s/p|status post|treated with|improving|improved|"
+    r"[ \t,]*(?:[(\[][^()\[\]]*[)\]]\s*$|\b(?:ruled out|resolved|s/p|status post|treated with|improving|improved|stable|unchanged|"
+    r"asymptomatic|doing well|(?<!not )at goal|not at goal|(?<!poorly )(?:well[- ])?controlled|"
     r"on (?:home |chronic )?(?:\d|[a-z]+(?:in|ol|ide|ban|ril|one)\b))).*",
     re.IGNORECASE | re.DOTALL,
 )

@@ -1,13 +1,14 @@
 """The sections of a discharge summary, as hospitals write them.
 
 A heading is a known name on a line of its own, or before a colon (`PMH: COPD`), or any other short line in capitals that ends in a
-colon. Text without headings is one section of kind `narrative`. Sections cover the whole text, in order, without gaps.
+colon; in text that lost its line breaks, a known name in capitals before a colon. `S: O: A: P:` are headings where at least two of
+them stand. Text without headings is one section of kind `narrative`. Sections cover the whole text, in order, without gaps.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 SectionKind = Literal[
@@ -63,19 +64,20 @@ _HEADINGS: tuple[tuple[SectionKind, str], ...] = (
         r"primary discharge|discharge primary|discharge secondary) )*(diagnos[ei]s|dx|"
         r"diagnostic impression)( at discharge| on discharge| list|\(es\)|\(s\))?|"
         r"(active |discharge |hospital |medical |current |chronic )*(problems?|problem list|issues)( list)?|"
-        r"assessment|(assessment|impression) ?(and|&|/) ?plan|a ?/ ?p|clinical impression|final impression|"
+        r"assessments?|(assessment|impression|diagnos[ei]s) ?(and|&|/) ?plan|a ?[/&] ?p|clinical impression|final impression|"
         r"complications|complications during (the )?(stay|hospitali[sz]ation|admission)|"
         r"hospital[- ]acquired conditions",
     ),
     (
         "complaint",
         r"(chief|presenting|primary|main) (complaints?|concern|problem)|cc|"
-        r"reason for (admission|hospitali[sz]ation|visit|consult(ation)?|referral)|presentation|admission reason",
+        r"reason for (admission|hospitali[sz]ation|visit|consult(ation)?|referral)|presentation|admission reason|"
+        r"indications?( for (the )?(procedure|surgery|operation|exam(ination)?|study|visit))?",
     ),
     (
         "present_illness",
         r"(history of (the )?)?(present|presenting|current) (illness|complaint)|hpi|interval history|brief history|"
-        r"clinical history",
+        r"clinical history|subjective( complaints?)?",
     ),
     (
         "course",
@@ -99,6 +101,7 @@ _HEADINGS: tuple[tuple[SectionKind, str], ...] = (
         "examination",
         r"(physical|discharge|admission|general|neurologic(al)?|focused|clinical|"
         r"mental status) (exam(ination)?|pe)( (on|at) (admission|discharge))?|physical|pe|exam(ination)?|vital signs?|"
+        r"objective( findings| data)?|"
         r"vitals|(discharge|admission) vitals|review of systems|ros|"
         r"physical exam(ination)? (on|at) (admission|discharge)",
     ),
@@ -140,6 +143,13 @@ _HEADING_LINE = re.compile(
 )
 
 
+_INLINE_HEADING = re.compile(r"(?<=[.,;)\s])(?P<name>[A-Z][A-Z /&()'\-]{0,57}[A-Z)]):[ \t,]*")
+"""Where line breaks are lost: `... well. PLAN: rest.`"""
+
+_LETTERS: dict[str, SectionKind] = {"S": "present_illness", "O": "examination", "A": "diagnoses", "P": "plan"}
+"""Subjective, objective, assessment, plan."""
+
+
 @dataclass(frozen=True, slots=True)
 class Section:
     """A part of a note. `start` and `end` are character offsets of its content, without the heading (end exclusive)."""
@@ -151,10 +161,12 @@ class Section:
 
 def split_sections(text: str) -> tuple[Section, ...]:
     """The sections of a note, in order. Headings belong to no section; empty sections are left out."""
-    marks = [(0, 0, "narrative"), *_find_headings(text)]
-    ends = [start for start, _, _ in marks[1:]] + [len(text)]
+    marks = [_Heading(0, 0, "narrative"), *_find_headings(text)]
+    ends = [*(heading.start for heading in marks[1:]), len(text)]
     return tuple(
-        Section(kind, content, end) for (_, content, kind), end in zip(marks, ends, strict=True) if text[content:end].strip()
+        Section(heading.kind, heading.content, end)
+        for heading, end in zip(marks, ends, strict=True)
+        if text[heading.content : end].strip()
     )
 
 
@@ -167,17 +179,52 @@ def name_section(heading: str) -> SectionKind | None:
     return None
 
 
-def _find_headings(text: str) -> list[tuple[int, int, SectionKind]]:
-    """(start of the heading, start of its content, kind) of every heading, in order."""
-    found: list[tuple[int, int, SectionKind]] = []
+@dataclass(frozen=True, slots=True)
+class _Heading:
+    """A heading from `start`, its content from `content`."""
+
+    start: int
+    content: int
+    kind: SectionKind
+
+
+def _find_headings(text: str) -> list[_Heading]:
+    """Every heading, in order."""
+    found: list[_Heading] = []
+    has_letters = len({match["name"] for match in _HEADING_LINE.finditer(text) if _is_letter(match)}) > 1
     for match in _HEADING_LINE.finditer(text):
         name, colon = match["name"], match["colon"]
-        kind = name_section(name)
+        kind = _LETTERS[name] if has_letters and _is_letter(match) else name_section(name)
         if kind is None and colon and name.isupper() and len(name) > 3:
-            kind = "other" if not found else _inherit(found[-1][2])
+            kind = "other" if not found else _inherit(found[-1].kind)
         if kind is not None:
-            found.append((match.start(), match.start("rest") if colon else match.end(), kind))
-    return found
+            found.append(_Heading(match.start(), match.start("rest") if colon else match.end(), kind))
+    inline = [
+        _Heading(match.start(), match.end(), kind)
+        for match in _INLINE_HEADING.finditer(text)
+        if not _begins_line(text, match.start()) and (kind := name_section(match["name"])) is not None
+    ]
+    return _read_impressions(sorted([*found, *inline], key=lambda heading: heading.start), text)
+
+
+def _begins_line(text: str, start: int) -> bool:
+    return not text[text.rfind("\n", 0, start) + 1 : start].strip(" \t#*_")
+
+
+def _is_letter(match: re.Match[str]) -> bool:
+    return match["colon"] is not None and match["name"] in _LETTERS
+
+
+def _read_impressions(headings: list[_Heading], text: str) -> list[_Heading]:
+    """`Impression` closes a report of imaging or the laboratory; else, in a note without another final list, it is that list."""
+    if any(heading.kind == "diagnoses" for heading in headings):
+        return headings
+    read = []
+    for place, heading in enumerate(headings):
+        is_impression = text[heading.start : heading.content].strip(" \t*#_:\n").casefold() == "impression"
+        is_report = place > 0 and headings[place - 1].kind in {"results", "procedures"}
+        read.append(replace(heading, kind="diagnoses") if is_impression and not is_report else heading)
+    return read
 
 
 def _inherit(above: SectionKind) -> SectionKind:

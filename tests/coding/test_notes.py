@@ -55,6 +55,17 @@ def test_each_line_of_the_final_list_is_one_condition(coder: PhraseCoder) -> Non
     assert _code(coder, text) == {"A419": "Sepsis, unspecified organism", "N390": "UTI", "J449": "COPD"}
 
 
+def test_a_numbered_list_in_one_line_is_parted_where_the_numbers_count_up(coder: PhraseCoder) -> None:
+    text = "ASSESSMENT: 1. Not a name 2 of us know. 2. UTI.,3) HTN"
+    assert list(_code(coder, text).values()) == ["UTI", "HTN"]
+    assert _code(coder, "Diagnoses:\n3. Pneumonia. 4. UTI.\n5. HTN") == {"J189": "Pneumonia", "N390": "UTI", "I10": "HTN"}
+
+
+def test_how_well_a_condition_does_is_no_part_of_its_name(coder: PhraseCoder) -> None:
+    text = "Impression:\nCOPD stable\nHTN, well controlled\nUTI - doing well"
+    assert _code(coder, text) == {"J449": "COPD", "I10": "HTN", "N390": "UTI"}
+
+
 def test_conditions_beside_each_other_are_parted_when_each_is_a_name(coder: PhraseCoder) -> None:
     assert _code(coder, "Final diagnosis: pneumonia, COPD and UTI; HTN") == {
         "J189": "pneumonia", "J449": "COPD", "N390": "UTI", "I10": "HTN",

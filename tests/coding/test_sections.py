@@ -47,6 +47,32 @@ def test_a_note_without_headings_is_one_narrative() -> None:
     ]
 
 
+def test_the_letters_of_a_visit_are_headings_where_two_of_them_stand() -> None:
+    assert _parts("S: Sore throat.\nO: Red tonsils.\nA: Strep throat\nP: Penicillin.") == [
+        ("present_illness", "Sore throat."),
+        ("examination", "Red tonsils."),
+        ("diagnoses", "Strep throat"),
+        ("plan", "Penicillin."),
+    ]
+    assert _parts("Blood group\nA: yes") == [("narrative", "Blood group\nA: yes")]
+
+
+def test_headings_are_found_where_line_breaks_are_lost() -> None:
+    text = "SUBJECTIVE:,  She sneezes.,ALLERGIES: , None.,ASSESSMENT:,  1.  Allergic rhinitis.,2.  Asthma.,PLAN:,1.  Rest."
+    assert _parts(text) == [
+        ("present_illness", ",  She sneezes.,"),
+        ("allergies", "None.,"),
+        ("diagnoses", "1.  Allergic rhinitis.,2.  Asthma.,"),
+        ("plan", "1.  Rest."),
+    ]
+
+
+def test_an_impression_is_the_final_list_unless_there_is_one_or_it_closes_a_report() -> None:
+    assert _parts("HISTORY: asthma\nIMPRESSION:\nGout")[-1] == ("diagnoses", "Gout")
+    assert _parts("Chest x-ray: clear\nIMPRESSION: normal")[-1] == ("results", "normal")
+    assert _parts("Impression: gout\nFinal diagnosis: asthma")[0] == ("results", "gout")
+
+
 def test_an_empty_note_has_no_sections() -> None:
     assert split_sections(" \n\t\n") == ()
 

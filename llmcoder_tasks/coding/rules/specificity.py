@@ -130,14 +130,30 @@ def drop_unspecified(draft: Draft) -> None:
                 break
 
 
+def _says_more(draft: Draft, item: Proposed, other: Proposed) -> bool:
+    """Whether a code says of the same condition what another one, unspecified, leaves open. Sites may be two places."""
+    book = draft.book
+    return (
+        not other.code.startswith(_SITES)
+        and other.code[:3] == item.code[:3]
+        and book.is_unspecified(other.code)
+        and not book.is_unspecified(item.code)
+        and book.leaves_open(other.code, item.code)
+    )
+
+
 def drop_repeated_history(draft: Draft) -> None:
-    """What the history names gives way to the final list when that names the category, or a code that holds it. Guideline I.B.8:
-    each condition is reported once.
+    """What the history names gives way to the final list when that names the category, or a code that holds it: each condition is
+    reported once. Where the list leaves open what the history says, its code becomes the exact one. Guidelines I.B.2 and I.B.8.
     """
     listed = [item for item in draft.items if item.is_listed]
     for item in [item for item in draft.items if not item.is_listed]:
         holders = next((codes for part, codes in _HELD_BY.items() if item.code.startswith(part)), ())
         for other in listed:
+            if _says_more(draft, item, other):
+                draft.items.remove(item)  # it stays, in the place of the other
+                draft.swap(other, item.code, "unspecified", "the history says the same more exactly", item)
+                break
             if other.code[:3] == item.code[:3] or other.code.startswith(holders):
                 draft.remove(
                     item,
