@@ -3,6 +3,8 @@
 A phrase is patient text: this module reads it only when the operator allows it (`LLMCODER_TRAIN_ON_CORRECTIONS=on`), and takes no
 more of a note than the evidence of one code. What looks like a date, a number of somebody or a name is left out. An id says where
 a row is from: `corrections-E1122-42-FY2026` is action 42 of the audit, decided under FY2026.
+
+The corrections of a fifth of the encounters train nothing: models are judged on them (`read_held_out`), in memory alone.
 """
 
 from __future__ import annotations
@@ -12,14 +14,15 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
 
 from llmcoder_tasks.database import Database
 from llmcoder_tasks.dataset.config import DatasetConfig
 from llmcoder_tasks.dataset.examples import MadeExample, Tables
 from llmcoder_tasks.dataset.llm_store import drop_clashes
 from llmcoder_tasks.dataset.naming import names_of
-from llmcoder_tasks.dataset.splits import sampling_order, split_of
+from llmcoder_tasks.dataset.splits import is_judged_on, sampling_order, split_of
 from llmcoder_tasks.dataset.titles import normalise_text
 from llmcoder_tasks.dataset.variations import VARIED_SCENARIOS
 from llmcoder_tasks.icd10cm.code_set import CodeSet
@@ -60,6 +63,16 @@ class Correction:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldOut:
+    """A correction that judges models: what a person did, and the code of the decision. The phrase is patient text."""
+
+    action_id: int
+    kind: Literal["replaced", "added"]
+    code: str
+    phrase: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Corrections:
     """The corrections that a dataset may take up, and how many were moved to a new code, withdrawn with a dead one, or private."""
 
@@ -81,21 +94,17 @@ def is_private(phrase: str) -> bool:
 
 
 def read_corrections(database: Database, code_set: CodeSet) -> Corrections:
-    """The corrections of all finished reviews for a dataset of this release, in the order of the audit.
+    """The corrections of finished reviews that may train, for a dataset of this release, in the order of the audit.
 
     A code that is not billable in it is replaced by its successor where the conversion tables up to this release name exactly one,
     and withdrawn otherwise.
     """
-    with database.transaction() as transaction:
-        found = transaction.fetch_all("list_corrections")
-        conversions = transaction.fetch_all("list_conversions_until", release_key=code_set.release_key)
-    successors: dict[str, set[str]] = defaultdict(set)
-    for row in conversions:
-        successors[row["previous_code"]].add(row["code"])
+    found = [row for row in database.fetch_all("list_corrections") if not is_judged_on(row["encounter_id"])]
+    successors = _read_successors(database, code_set)
     counts: Counter[str] = Counter()
     rows = []
     for row in found:
-        phrase = " ".join(row["phrase"].split()).strip(" .,;:")
+        phrase = _clean(row["phrase"])
         code = find_successor(row["code"], successors, code_set)
         if is_private(phrase):
             counts["private"] += 1
@@ -105,6 +114,31 @@ def read_corrections(database: Database, code_set: CodeSet) -> Corrections:
             counts["mapped"] += code != row["code"]
             rows.append(Correction(row["action_id"], row["release_key"], code, phrase))
     return Corrections(tuple(rows), counts["mapped"], counts["withdrawn"], counts["private"])
+
+
+def read_held_out(database: Database) -> tuple[HeldOut, ...]:
+    """The corrections of finished reviews that train nothing, in sampling order: the first ones are a fair sample."""
+    rows = [row for row in database.fetch_all("list_corrections") if is_judged_on(row["encounter_id"])]
+    held_out = [HeldOut(row["action_id"], row["origin"], row["code"], _clean(row["phrase"])) for row in rows]
+    return tuple(sorted(held_out, key=lambda item: (sampling_order(f"{item.action_id}"), item.code)))
+
+
+def bring_up_to_date(rows: Sequence[HeldOut], database: Database, code_set: CodeSet) -> list[HeldOut]:
+    """The same under a release: a dead code is its one successor; what has none is withdrawn, as is a phrase of no word."""
+    successors = _read_successors(database, code_set)
+    moved = [(row, find_successor(row.code, successors, code_set)) for row in rows if len(row.phrase) >= PHRASE_LENGTHS[0]]
+    return [replace(row, code=code) for row, code in moved if code is not None]
+
+
+def _clean(phrase: str) -> str:
+    return " ".join(phrase.split()).strip(" .,;:")
+
+
+def _read_successors(database: Database, code_set: CodeSet) -> dict[str, set[str]]:
+    successors: dict[str, set[str]] = defaultdict(set)
+    for row in database.fetch_all("list_conversions_until", release_key=code_set.release_key):
+        successors[row["previous_code"]].add(row["code"])
+    return successors
 
 
 def find_successor(code: str, successors: Mapping[str, set[str]], code_set: CodeSet) -> str | None:

@@ -6,6 +6,9 @@ import hashlib
 
 from llmcoder_tasks.records import Split
 
+JUDGED_SHARE = 0.2
+"""Share of the encounters whose corrections are held out."""
+
 
 def split_of(code: str, *, seed: int, held_out_share: float) -> Split:
     """The split that all variations of a code belong to. `held_out_share` is the share of test, and again of validation."""
@@ -13,6 +16,11 @@ def split_of(code: str, *, seed: int, held_out_share: float) -> Split:
     if position < held_out_share:
         return "test"
     return "validation" if position < 2 * held_out_share else "train"
+
+
+def is_judged_on(encounter_id: str) -> bool:
+    """Whether what people corrected in an encounter judges models, and so trains none: for ever, whatever comes beside it."""
+    return _position(f"reviews/{encounter_id}") < JUDGED_SHARE
 
 
 def sampling_order(example_id: str) -> bytes:

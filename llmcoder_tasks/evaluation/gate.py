@@ -8,6 +8,8 @@ Three kinds of rule, all written in a versioned YAML file of `gates/`:
 - model in service: the candidate is not worse on any scenario, beyond noise. The items that both models answered are compared in
   pairs; when those are too few (another release, another dataset), all items are compared unpaired, and a drop then HOLDS instead
   of rejecting, because the suites may differ in difficulty.
+- corrections: on what people corrected in reviews that trained nothing, the candidate is not worse than the model in service, in
+  pairs. Fewer than `minimum_items` corrections cannot tell: the reasons say so, and other rules decide.
 
 "Beyond noise" is a two-sided p-value below `significance` divided by the number of scenarios compared (Bonferroni).
 """
@@ -26,6 +28,7 @@ import yaml
 from llmcoder_tasks.errors import EvaluationError
 from llmcoder_tasks.evaluation.metrics import calculate_paired_p_value, calculate_unpaired_p_value
 from llmcoder_tasks.evaluation.outcomes import Outcome
+from llmcoder_tasks.evaluation.reviewed import CANDIDATE, ReviewedFigures
 from llmcoder_tasks.evaluation.scorecard import CODERS, Cell, Scorecard
 from llmcoder_tasks.records import SCENARIOS
 
@@ -79,10 +82,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Opponent:
-    """What the candidate is compared with: a name for the reader, and its outcomes."""
+    """What the candidate is compared with: a name for the reader, its outcomes, and the id where it is a model."""
 
     name: str
     outcomes: Sequence[Outcome]
+    model_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +158,12 @@ def judge(
     gate: Gate, scorecard: Scorecard, outcomes: Sequence[Outcome], in_service: Opponent | None
 ) -> tuple[Decision, tuple[str, ...]]:
     """The decision and its reasons: the gravest first. One failed rule rejects; one rule that cannot tell holds."""
-    findings = check_floors(gate, scorecard)
+    findings = check_floors(gate, scorecard) + check_reviewed(gate, scorecard.reviewed, in_service)
     if gate.baseline:
         rows = [outcome for outcome in outcomes if outcome.coder == gate.baseline]
         findings += compare(gate, outcomes, Opponent(f"the {gate.baseline} baseline", rows))
     if in_service:
-        findings += compare(gate, outcomes, in_service)
+        findings += compare(gate, outcomes, in_service, more=_is_told(gate, scorecard.reviewed))
     else:
         findings.append(Finding("PROMOTE", "no model is in service: there is nothing to compare with"))
     order: list[Decision] = ["REJECT", "HOLD", "PROMOTE"]
@@ -193,11 +197,41 @@ def _figure(cell: Cell, metric: Metric) -> float:
     return cell.micro.f1 if metric == "f1" else cell.exact.value if metric == "exact" else cell.category.value
 
 
-def compare(gate: Gate, outcomes: Sequence[Outcome], opponent: Opponent) -> list[Finding]:
-    """One finding for each scenario in which the coder that goes into service meets an opponent."""
+def check_reviewed(gate: Gate, reviewed: ReviewedFigures | None, in_service: Opponent | None) -> list[Finding]:
+    """What the corrections of reviewers say: at most one finding, none for a scorecard that did not look for any."""
+    if reviewed is None:
+        return []
+    place = f"{gate.coder} on corrections of reviewers"
+    ours = reviewed.find_slice(CANDIDATE)
+    if ours is None or not _is_told(gate, reviewed):
+        return [
+            Finding("PROMOTE", f"{place}: {reviewed.n:,} held out, {gate.minimum_items:,} are needed to tell: not judged by them")
+        ]
+    measured = f"{place}: exact match {ours.exact.value:.1%} (n {ours.n:,})"
+    if in_service is None:
+        return [Finding("PROMOTE", f"{measured}, with no model in service to compare with")]
+    if reviewed.against_model_id != in_service.model_id:
+        against = reviewed.against_model_id or "no model"
+        return [Finding("HOLD", f"{measured}, measured against {against} and not {in_service.name}: evaluate the model again")]
+    met = sum(1 for scenario in gate.metrics if any(outcome.scenario == scenario for outcome in in_service.outcomes))
+    comparison = Comparison(
+        is_paired=True,
+        is_lower=reviewed.worse > reviewed.better,
+        p_value=calculate_paired_p_value(reviewed.better, reviewed.worse),
+        figures=f"better on {reviewed.better:,} and worse on {reviewed.worse:,} of them",
+    )
+    return [_judge_comparison(f"{measured} against {in_service.name}", comparison, gate.significance / (met + 1))]
+
+
+def _is_told(gate: Gate, reviewed: ReviewedFigures | None) -> bool:
+    return reviewed is not None and reviewed.n >= gate.minimum_items
+
+
+def compare(gate: Gate, outcomes: Sequence[Outcome], opponent: Opponent, *, more: int = 0) -> list[Finding]:
+    """One finding for each scenario in which the coder that goes into service meets an opponent; `more` are compared elsewhere."""
     candidate = [outcome for outcome in outcomes if outcome.coder == gate.coder]
     scenarios = [scenario for scenario in gate.metrics if any(outcome.scenario == scenario for outcome in opponent.outcomes)]
-    level = gate.significance / max(1, len(scenarios))
+    level = gate.significance / max(1, len(scenarios) + more)
     findings = []
     for scenario in scenarios:
         ours = _scores(candidate, scenario, gate.metrics[scenario])

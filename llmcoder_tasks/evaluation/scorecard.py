@@ -16,6 +16,7 @@ from llmcoder_tasks.errors import EvaluationError
 from llmcoder_tasks.evaluation.error_kinds import ERROR_KINDS, ErrorKind
 from llmcoder_tasks.evaluation.metrics import MicroScores, Share, calculate_micro_scores, estimate_share
 from llmcoder_tasks.evaluation.outcomes import Outcome
+from llmcoder_tasks.evaluation.reviewed import ReviewedFigures, parse_reviewed
 from llmcoder_tasks.evaluation.suites import Suite
 
 SCHEMA_VERSION = 1
@@ -55,7 +56,8 @@ class Scorecard:
     """Everything that was measured on one model with one dataset's suites.
 
     `suite_sizes` is items by scenario; a slow coder may have answered fewer, which its cells say. `coder_sha256` is the hash of the
-    `coder.json` that "together" ran with, so that no other one is promoted on this evidence.
+    `coder.json` that "together" ran with, so that no other one is promoted on this evidence. `reviewed` are the figures on what
+    people corrected in reviews.
     """
 
     schema_version: int
@@ -68,6 +70,7 @@ class Scorecard:
     suites_sha256: str
     suite_sizes: dict[str, int]
     cells: tuple[Cell, ...]
+    reviewed: ReviewedFigures | None = None
 
     def find_cell(self, coder: str, scenario: str) -> Cell | None:
         """The cell of a coder and a scenario, or None when that was not measured."""
@@ -124,7 +127,8 @@ def parse_scorecard(data: str | bytes) -> Scorecard:
             raise EvaluationError(
                 f"scorecard of schema version {version}, this program reads {SCHEMA_VERSION}: evaluate the model again"
             )
-        return Scorecard(**{**document, "cells": tuple(_parse_cell(cell) for cell in document["cells"])})
+        cells = tuple(_parse_cell(cell) for cell in document["cells"])
+        return Scorecard(**{**document, "cells": cells, "reviewed": parse_reviewed(document.get("reviewed"))})
     except (ValueError, TypeError, KeyError) as error:
         raise EvaluationError(f"not a scorecard ({type(error).__name__}): evaluate the model again") from error
 

@@ -10,17 +10,21 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from llmcoder_tasks.coding.coder import Coder
 from llmcoder_tasks.coding.coder_fit import CODER_NAME, CoderFit
 from llmcoder_tasks.coding.model_alone import ModelAlone
 from llmcoder_tasks.coding.notes import code_notes
 from llmcoder_tasks.database import Database
+from llmcoder_tasks.dataset.corrections import HeldOut, bring_up_to_date, read_held_out
 from llmcoder_tasks.dataset.store import fetch_dataset, read_manifest
 from llmcoder_tasks.errors import ArtifactMissing, EvaluationError
 from llmcoder_tasks.evaluation.outcomes import CoderRow, Outcome, Predictor, write_outcomes
 from llmcoder_tasks.evaluation.plots import ReliabilityBin
+from llmcoder_tasks.evaluation.registry import read_promoted
 from llmcoder_tasks.evaluation.report import Evidence, read_curve, render_report
+from llmcoder_tasks.evaluation.reviewed import CANDIDATE, ReviewedFigures, judge_corrections
 from llmcoder_tasks.evaluation.scorecard import CODERS, SCHEMA_VERSION, Scorecard, build_cells, parse_scorecard
 from llmcoder_tasks.evaluation.suites import Suite, hash_suites, read_suites
 from llmcoder_tasks.icd10cm.code_set import CodeSet, read_code_set
@@ -52,12 +56,14 @@ def evaluate_model(
     """Score a model, its stage one, its untrained self, the lexical baseline and the whole coder on a dataset's suites.
 
     At most `limit` items a scenario; slow rows answer fewer, and every figure says its number of items. Writes
-    `scorecards/<evaluation_id>/` (outcomes, report, and the scorecard last) and the tables `scorecards` and `evaluations`. The same
-    model, coder, dataset and limit give the same id: a second run changes nothing. Raises EvaluationError when the model is unknown
-    to the database or has no coder, ModelError or DatasetError when files are altered.
+    `scorecards/<evaluation_id>/` (outcomes, report, and the scorecard last) and the tables `scorecards` and `evaluations`. The
+    model and the one in service also code what people corrected in reviews and what trained nothing; of that only figures are
+    kept. The same model, coder, dataset, limit and corrections give the same id: a second run changes nothing. Raises
+    EvaluationError when the model is unknown to the database or has no coder, ModelError or DatasetError when files are altered.
     """
     coder_json = _read_coder(model, storage)
-    evaluation_id = _make_id(model, dataset, coder_json, limit)
+    corrections, in_service = read_held_out(database), read_promoted(storage)
+    evaluation_id = _make_id(model, dataset, coder_json, limit, corrections, in_service)
     prefix = f"scorecards/{evaluation_id}"
     with record_step(database, "evaluate_model", evaluation_id) as detail:
         if storage.exists(f"{prefix}/scorecard.json"):
@@ -74,6 +80,8 @@ def evaluate_model(
                     work_folder=Path(folder),
                     limit=limit,
                     note_model=note_model,
+                    corrections=corrections,
+                    in_service=in_service,
                 )
                 scorecard = work.run(evaluation_id, coder_json)
                 detail["seconds"] = work.seconds
@@ -89,8 +97,17 @@ def _read_coder(model: ModelRef, storage: Storage) -> bytes:
         raise EvaluationError(f"{model.model_id} has no {CODER_NAME}: run `llmcoder fit-coder` on it first") from None
 
 
-def _make_id(model: ModelRef, dataset: DatasetRef, coder_json: bytes, limit: int) -> str:
-    inputs = [SCHEMA_VERSION, model.model_id, dataset.dataset_id, hashlib.sha256(coder_json).hexdigest(), limit]
+def _make_id(
+    model: ModelRef,
+    dataset: DatasetRef,
+    coder_json: bytes,
+    limit: int,
+    corrections: Sequence[HeldOut],
+    in_service: ModelRef | None,
+) -> str:
+    inputs: list[Any] = [SCHEMA_VERSION, model.model_id, dataset.dataset_id, hashlib.sha256(coder_json).hexdigest(), limit]
+    if corrections:  # by the numbers of the audit: a hash of a phrase could be guessed
+        inputs += [[(row.action_id, row.code) for row in corrections], in_service.model_id if in_service else None]
     return f"{model.model_id}-{hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:8]}"
 
 
@@ -108,6 +125,8 @@ class _Evaluation:
         work_folder: Path,
         limit: int,
         note_model: LanguageModel | Path | None,
+        corrections: Sequence[HeldOut],
+        in_service: ModelRef | None,
     ) -> None:
         row = database.fetch_one("fetch_judged_model", model_id=model.model_id)
         if row is None:
@@ -117,6 +136,8 @@ class _Evaluation:
         self.storage, self.database = storage, database
         self.cache_folder, self.work_folder = cache_folder, work_folder
         self.limit, self.note_model = limit, note_model
+        self.corrections, self.in_service = corrections, in_service
+        self.reviewed: ReviewedFigures | None = None
         self.seconds: dict[str, float] = {}
 
     def run(self, evaluation_id: str, coder_json: bytes) -> Scorecard:
@@ -138,6 +159,7 @@ class _Evaluation:
             suites_sha256=hash_suites(suites),
             suite_sizes={suite.scenario: len(suite.examples) for suite in suites},
             cells=build_cells(outcomes, suites),
+            reviewed=self.reviewed,
         )
         evidence = Evidence(
             titles={code.code: code.long_title for code in code_set.codes},
@@ -166,9 +188,27 @@ class _Evaluation:
             started = time.monotonic()
             for suite in suites:
                 outcomes += row.score(suite, known_codes=known_codes)
+            if row.coder == CANDIDATE:
+                self.reviewed = self._judge_corrections(row.phrases, code_set)
             self.seconds[row.coder] = round(time.monotonic() - started, 1)
             logger.info("%s answered in %.1f s", row.coder, self.seconds[row.coder])
         return outcomes
+
+    def _judge_corrections(self, candidate: Predictor, code_set: CodeSet) -> ReviewedFigures:
+        items = bring_up_to_date(self.corrections, self.database, code_set)
+        opponent = None
+        if items and self.in_service is not None:
+            opponent = (self.in_service.model_id, self._open_in_service(self.in_service, code_set).predict_together)
+        withdrawn = len(self.corrections) - len(items)
+        return judge_corrections(items[: self.limit], candidate, opponent, withdrawn=withdrawn)
+
+    def _open_in_service(self, model: ModelRef, code_set: CodeSet) -> Coder:
+        """The phrase coder of the model in service, whatever language model reads notes for it."""
+        from llmcoder_tasks.model.local import LocalModel  # imports torch
+
+        folder = fetch_model(self.storage, model.uri, self.cache_folder)
+        fit = CoderFit.parse((folder / CODER_NAME).read_bytes())
+        return Coder(code_set, model=LocalModel.load(folder), fit=fit)
 
     def _write(self, scorecard: Scorecard, outcomes: Sequence[Outcome], evidence: Evidence) -> None:
         folder = self.work_folder / "scorecard"

@@ -84,7 +84,7 @@ def _find_opponent(in_service: Promotion | None, gate: Gate, storage: Storage) -
             "evaluate that model again, then judge"
         ) from None
     rows = [outcome for outcome in outcomes if outcome.coder == gate.coder]
-    return Opponent(f"{in_service.model_id} in service", rows)
+    return Opponent(f"{in_service.model_id} in service", rows, in_service.model_id)
 
 
 def _read_outcomes(storage: Storage, evaluation_id: str) -> list[Outcome]:

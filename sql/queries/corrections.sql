@@ -1,7 +1,7 @@
 -- PATIENT TEXT: the phrases on which people based a code that was not proposed. Read by dataset/corrections.py alone, where the
 -- operator allows it.
 -- name: list_corrections
-SELECT chosen.action_id, review.release_key, chosen.code,
+SELECT chosen.action_id, review.encounter_id, review.release_key, chosen.code, chosen.origin,
        substr(note.note_text, chosen.evidence_start + 1, chosen.evidence_end - chosen.evidence_start) AS phrase
 FROM reviews AS review
 JOIN review_codes AS chosen USING (review_id)
