@@ -34,7 +34,7 @@ SectionKind = Literal[
 _HEADINGS: tuple[tuple[SectionKind, str], ...] = (
     (
         "family",
-        r"(pertinent )?(family|fam)( medical)? (history|hx)|fhx?|fam hx",
+        r"(pertinent )?(family|fam)( medical)? (history|hx)|fhx?|fam hx|family and social history|social and family history",
     ),
     (
         "social",
@@ -50,11 +50,14 @@ _HEADINGS: tuple[tuple[SectionKind, str], ...] = (
         r"(significant |pertinent |relevant )?(past )?medical (history|hx)|past (history|hx)|pmhx?|"
         r"(active |chronic |ongoing )?comorbid(ities| conditions)|"
         r"chronic (conditions|illnesses|problems|medical problems)|past medical and surgical history|pmh ?/ ?psh|"
-        r"history|personal history|antecedents",
+        r"past medical ?(/|and|&) ?(past )?surgical history|past medical history and (past )?surgical history|"
+        r"(past )?(psychiatric|obstetrics?|obstetrical|ob|gynecologic(al)?|gyn|ob ?/ ?gyn|birth|developmental|oncologic(al)?|"
+        r"cardiac) (history|hx)|(cardiac |cardiovascular )?risk factors|history|personal history|antecedents",
     ),
     (
         "admission_diagnoses",
-        r"(admitting|admission|initial|provisional|presumptive|preoperative|pre-operative|"
+        r"diagnos[ei]s (at|on) admission|differential( diagnos[ei]s)?|"
+        r"(admitting|admission|initial|provisional|presumptive|preoperative|pre-operative|working|"
         r"referral) (diagnos[ei]s|dx|impression)",
     ),
     (
@@ -63,6 +66,9 @@ _HEADINGS: tuple[tuple[SectionKind, str], ...] = (
         r"post-operative|active|clinical|principal discharge|final discharge|secondary discharge|"
         r"primary discharge|discharge primary|discharge secondary) )*(diagnos[ei]s|dx|"
         r"diagnostic impression)( at discharge| on discharge| list|\(es\)|\(s\))?|"
+        r"((primary|secondary|today ?s|billing) )?((visit|encounter|billing|today ?s) )(diagnos[ei]s|dx)|conclusions?|"
+        r"(assessment|impression) ?(and|&|/) ?(recommendations?|discussion)|assessment \(medical decision making\)|"
+        r"(clinical|overall|medical) (assessment|impression)|diagnos[ei]s \(icd[- ]?10( codes?)?\)|"
         r"(active |discharge |hospital |medical |current |chronic )*(problems?|problem list|issues)( list)?|"
         r"assessments?|(assessment|impression|diagnos[ei]s) ?(and|&|/) ?plan|a ?[/&] ?p|clinical impression|final impression|"
         r"complications|complications during (the )?(stay|hospitali[sz]ation|admission)|"
@@ -84,7 +90,8 @@ _HEADINGS: tuple[tuple[SectionKind, str], ...] = (
         r"(brief |summary of |concise )?(hospital|inpatient|clinical|ed|emergency department|icu|"
         r"postoperative|post-operative) course( by (problem|system)s?| and treatment)?|"
         r"course( in (the )?hospital| of (treatment|hospitali[sz]ation))?|summary of hospitali[sz]ation|"
-        r"narrative( summary)?|hospital summary|evolution|clinical summary|case (report|summary|presentation)",
+        r"narrative( summary)?|summary|medical decision making|mdm|discussion|comments?|"
+        r"hospital summary|evolution|clinical summary|case (report|summary|presentation)",
     ),
     (
         "medications",
@@ -95,7 +102,7 @@ _HEADINGS: tuple[tuple[SectionKind, str], ...] = (
     (
         "allergies",
         r"(drug |known |medication )?allerg(y|ies)( list)?(( and|/) ?(adverse )?(drug )?(reactions|intolerances))?|"
-        r"adverse reactions",
+        r"adverse reactions|immunizations?",
     ),
     (
         "examination",
@@ -121,7 +128,7 @@ _HEADINGS: tuple[tuple[SectionKind, str], ...] = (
     ),
     (
         "plan",
-        r"plan|(discharge |follow[- ]?up |patient |home |return |wound )*(instructions?|plans?|precautions|"
+        r"plan|(plan|goals) of care|(discharge |follow[- ]?up |patient |home |return |wound )*(instructions?|plans?|precautions|"
         r"disposition|condition|status|recommendations|appointments?|care|diet|activity|"
         r"education)( at discharge| on discharge)?|follow[- ]?up|disposition|condition|discharge condition|"
         r"pending( results| labs| studies| at discharge)*|transitional issues|code status|to do|goals of care|"
