@@ -7,9 +7,10 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from llmcoder_tasks.services.credentials import USERNAME, Credentials, password_file
-from llmcoder_tasks.settings import PROJECT_FOLDER, Settings
+from llmcoder_tasks.settings import PROJECT_FOLDER, LanguageModel, Settings
 
 METADATA_VARIABLE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 
@@ -56,6 +57,8 @@ def render_environment(settings: Settings, credentials: Credentials, *, metadata
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs),
         "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(logs / "dag_processor"),
+        # A new scheduler gives the tasks of a killed one to nobody before this check: by default that is five minutes later.
+        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
         # Training may hold every core for a while: answers come late then, not never.
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
         "DO_NOT_TRACK": "1",
@@ -77,6 +80,8 @@ def render_settings(settings: Settings) -> dict[str, str]:
         "LLMCODER_ARTIFACTS": settings.artifacts_uri,
         "LLMCODER_LANDING": settings.landing_uri,
         "LLMCODER_INBOX": str(settings.inbox_folder),
+        "LLMCODER_MAX_QUARANTINED_SHARE": settings.max_quarantined_share,
+        "LLMCODER_CLAIM_SECONDS": settings.claim_seconds,
         "LLMCODER_S3_ENDPOINT_URL": settings.s3_endpoint_url,
         "LLMCODER_RECIPE": settings.recipe,
         "LLMCODER_VARIATIONS_PER_CODE": settings.variations_per_code,
@@ -84,8 +89,19 @@ def render_settings(settings: Settings) -> dict[str, str]:
         "LLMCODER_APPROVAL": "required" if settings.approval_required else "off",
         "LLMCODER_TRAINING_PROCESSES": settings.training_processes,
         "LLMCODER_PORT": settings.port,
+        **_render_language_model("LLMCODER_LLM", settings.language_model),
+        **_render_language_model("LLMCODER_NOTE_LLM", settings.note_model),
     }
     return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def _render_language_model(prefix: str, model: LanguageModel | Path | None) -> dict[str, object]:
+    if not isinstance(model, LanguageModel):
+        return {f"{prefix}_MODEL": model}
+    values = {f"{prefix}_URL": model.url, f"{prefix}_MODEL": model.name, f"{prefix}_KEY": model.key}
+    if prefix == "LLMCODER_NOTE_LLM":
+        return {**values, f"{prefix}_AGREEMENT": urlsplit(model.url).hostname}  # it was asked for when the settings were read
+    return {**values, f"{prefix}_INPUT_PRICE": model.input_price, f"{prefix}_OUTPUT_PRICE": model.output_price}
 
 
 def complete_environment(ours: Mapping[str, str]) -> dict[str, str]:

@@ -50,8 +50,23 @@ def test_settings_survive_the_way_through_the_environment(tmp_path: Path) -> Non
             "LLMCODER_APPROVAL": "off",
             "LLMCODER_TRAINING_PROCESSES": "2",
             "LLMCODER_PORT": "8099",
+            "LLMCODER_MAX_QUARANTINED_SHARE": "0.2",
+            "LLMCODER_CLAIM_SECONDS": "30",
+            "LLMCODER_LLM_URL": "http://127.0.0.1:9001/v1",
+            "LLMCODER_LLM_MODEL": "writer",
+            "LLMCODER_LLM_INPUT_PRICE": "0.5",
+            "LLMCODER_NOTE_LLM_URL": "https://reader.example/v1",
+            "LLMCODER_NOTE_LLM_MODEL": "reader",
+            "LLMCODER_NOTE_LLM_KEY": "secret",
+            "LLMCODER_NOTE_LLM_AGREEMENT": "reader.example",
         }
     )
+    assert Settings.from_environment(render_settings(settings)) == settings
+
+
+def test_a_folder_of_weights_that_reads_notes_survives_it_too(tmp_path: Path) -> None:
+    settings = Settings.from_environment({"LLMCODER_HOME": str(tmp_path), "LLMCODER_NOTE_LLM_MODEL": str(tmp_path / "weights")})
+
     assert Settings.from_environment(render_settings(settings)) == settings
 
 
