@@ -91,16 +91,19 @@ def _find_listed(text: str, section: Section, terminology: Terminology) -> Itera
 
 
 def _split_items(text: str, section: Section) -> list[tuple[int, int]]:
-    """The lines of a list, each with the lines it wraps onto (those that begin in lower case without a bullet)."""
+    """The lines of a list, each with the lines it wraps onto: those that begin in lower case without a bullet, unless the first
+    line of the list does so too.
+    """
     items: list[tuple[int, int]] = []
     bulleted = False
+    is_lower = text[section.start : section.end].lstrip()[:1].islower()
     for match in _ITEM.finditer(text, section.start, section.end):
         if not match[0].strip():
             continue
         bullet = _BULLET.match(text, match.start(), match.end())
         start = bullet.end() if bullet else match.start()
         has_bullet = start > match.start() + len(match[0]) - len(match[0].lstrip())
-        if not has_bullet and text[start].islower() and items and "\n\n" not in text[items[-1][1] : start]:
+        if not has_bullet and not is_lower and text[start].islower() and items and "\n\n" not in text[items[-1][1] : start]:
             items[-1] = (items[-1][0], match.end())
             continue
         if not has_bullet and bulleted and text[match.start() - 2 : match.start()].isspace():

@@ -61,6 +61,12 @@ def test_a_numbered_list_in_one_line_is_parted_where_the_numbers_count_up(coder:
     assert _code(coder, "Diagnoses:\n3. Pneumonia. 4. UTI.\n5. HTN") == {"J189": "Pneumonia", "N390": "UTI", "I10": "HTN"}
 
 
+def test_a_list_all_in_lower_case_has_an_item_a_line(coder: PhraseCoder) -> None:
+    assert _code(coder, "Problem list:\npneumonia, unspecified organism\ncopd\nhtn\n") == {
+        "J189": "pneumonia, unspecified organism", "J449": "copd", "I10": "htn",
+    }  # fmt: skip
+
+
 def test_how_well_a_condition_does_is_no_part_of_its_name(coder: PhraseCoder) -> None:
     text = "Impression:\nCOPD stable\nHTN, well controlled\nUTI - doing well"
     assert _code(coder, text) == {"J449": "COPD", "I10": "HTN", "N390": "UTI"}

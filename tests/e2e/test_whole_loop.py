@@ -6,6 +6,8 @@ the person who approves. Scheduler, triggerer, api-server, dag-processor and Pos
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import socket
@@ -17,7 +19,9 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
+from hospital import query
 from release_files import order_file
 from sqlalchemy import create_engine, make_url, text
 
@@ -26,6 +30,7 @@ from llmcoder_tasks.connections import Connections, connect
 from llmcoder_tasks.icd10cm.code_set import default_code_set
 from llmcoder_tasks.services.airflow_api import AirflowApi, DagRun
 from llmcoder_tasks.settings import SAMPLES_FOLDER, Settings
+from llmcoder_tasks.steps.review_encounters import accept_code, claim_next, finish_review
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(1800)]
 
@@ -48,7 +53,7 @@ BROKEN_ROW = f'{{"encounter_id": "C-2", "discharge_date": "yesterday", "text": "
 READING_SECONDS = 5
 """A person reads before they answer. An answer that comes before the scheduler has booked the end of the asking process, seconds
 after the task began to wait, is lost on Airflow 3.3.2: it takes that end for a crash, tries the task again, and asks again."""
-DAG_IDS = ("ingest_release", "build_dataset", "train_model", "code_encounters")
+DAG_IDS = ("ingest_release", "build_dataset", "train_model", "code_encounters", "export_encounters")
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,75 @@ def test_a_night_codes_every_note_with_evidence(loop: Loop, coded: DagRun) -> No
     assert (counts["encounters"], counts["coded_notes"]) == (27, 27)
     assert {"J189", "E119"} <= predictions.keys()
     assert CANARY_NOTE[predictions["E119"]["start"] : predictions["E119"]["end"]].startswith("Type 2 diabetes")
+
+
+def test_a_night_queues_what_a_person_has_to_look_at_and_leaves_its_figures(loop: Loop, coded: DagRun) -> None:
+    database = loop.stores.database
+    to_review = query(
+        database,
+        """SELECT encounter_id FROM coded_notes AS note
+        LEFT JOIN predictions USING (encounter_id, note_sha256, model_id, release_key)
+        WHERE note.status = 'coded' GROUP BY encounter_id
+        HAVING count(code) = 0 OR count(*) FILTER (WHERE decision = 'review') > 0 ORDER BY 1""",
+    )
+    counted = query(
+        database,
+        """SELECT count(DISTINCT encounter_id), count(code), count(*) FILTER (WHERE decision = 'auto'),
+            count(DISTINCT encounter_id) FILTER (WHERE decision = 'review')
+        FROM coded_notes LEFT JOIN predictions USING (encounter_id, note_sha256, model_id, release_key)
+        WHERE coding_run_id = (SELECT coding_run_id FROM coded_notes WHERE encounter_id = 'C-1')""",
+    )
+
+    assert query(database, "SELECT encounter_id FROM reviews ORDER BY 1") == to_review != []
+    assert counted == query(
+        database,
+        """SELECT notes, codes, round(auto_share * codes), round(review_share * notes) FROM night_statistics
+        WHERE coding_run_id = (SELECT coding_run_id FROM coded_notes WHERE encounter_id = 'C-1')""",
+    )
+
+
+def test_what_people_finished_leaves_once_and_nothing_else_does(loop: Loop, coded: DagRun) -> None:
+    database = loop.stores.database
+    finished = {_finish_next_review(loop), _finish_next_review(loop)}
+    sure = {name for (name,) in query(database, "SELECT encounter_id FROM coded_notes EXCEPT SELECT encounter_id FROM reviews")}
+    _follow(loop.api, loop.api.trigger_dag("export_encounters"), 120)
+    exports = query(database, "SELECT export_id FROM exports ORDER BY 1")
+
+    folders = [f"exports/{number:06d}" for (number,) in exports]
+    states = [state for folder in folders for state in _read_parquet(loop, f"{folder}/encounters.parquet")]
+    tables = [loop.stores.storage.read_bytes(f"{folder}/codes.csv").decode() for folder in folders]
+    rows = [row for table in tables for row in csv.DictReader(io.StringIO(table))]
+    parquet = [row for folder in folders for row in _read_parquet(loop, f"{folder}/codes.parquet")]
+    bundles = [line for folder in folders for line in loop.stores.storage.read_bytes(f"{folder}/bundles.ndjson").splitlines()]
+    codes = sorted((state["encounter_id"], code) for state in states for code in state["codes"])
+
+    assert sorted(state["encounter_id"] for state in states) == sorted(finished | sure)
+    assert codes == sorted((row["encounter_id"], row["code"].replace(".", "")) for row in rows) != []
+    assert codes == sorted((row["encounter_id"], row["code"].replace(".", "")) for row in parquet)
+    assert (len(bundles), sum(_count_conditions(line) for line in bundles)) == (len(states), len(codes))
+    assert CANARY not in f"{tables}{states}{parquet}{bundles}"
+    _follow(loop.api, loop.api.trigger_dag("export_encounters"), 120)
+    assert query(database, "SELECT export_id FROM exports ORDER BY 1") == exports
+
+
+def _finish_next_review(loop: Loop) -> str:
+    """Accept every code of the most urgent review; its encounter."""
+    database = loop.stores.database
+    review = claim_next(person="coder", database=database)
+    assert review is not None
+    for code in review.codes:
+        if code.state == "open":
+            review = accept_code(review.review_id, code.code, person="coder", version=review.version, database=database)
+    return finish_review(review.review_id, person="coder", version=review.version, database=database).encounter_id
+
+
+def _read_parquet(loop: Loop, key: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(loop.stores.storage.read_bytes(key))).to_pylist()
+    return rows
+
+
+def _count_conditions(bundle: bytes) -> int:
+    return sum(entry.get("resource", {}).get("resourceType") == "Condition" for entry in json.loads(bundle)["entry"])
 
 
 def test_the_same_night_again_changes_nothing(loop: Loop, coded: DagRun) -> None:
