@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_night.py [--notes 1000 10000] [--workers 1 2] [--model FOLDER --fit coder.json]
 
-Prints for each number of notes and of workers: notes a second after the coder is open, of the first thousand notes and of the
-last, seconds of planning, opening and finishing, the memory of a worker, and the bytes that a note takes in the database. Without
+Prints for each number of notes and of workers: notes a second after the coder is open; notes a CPU-second of the workers, of the
+first thousand notes and of the last (other work on the machine changes those little); seconds of planning, opening and finishing, the memory of a worker, and the bytes that a note takes in the database. Without
 `--model` the phrase coder knows titles only; `--bare` codes nothing, so that what is left is claiming, reading and writing.
 """
 
@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -128,39 +129,53 @@ def work(url: str, store: str, cache: str, shard: int, shards: int, opener: Open
     )  # fmt: skip
 
 
+class Sample(NamedTuple):
+    """Seconds since the start, notes coded, MiB of the largest worker, CPU-seconds of all workers."""
+
+    seconds: float
+    notes: int
+    memory: float
+    cpu: float
+
+
 @dataclass
 class Watch:
-    """What was seen of a night while it ran: seconds since its start, notes coded, and MiB of the largest worker."""
+    """What was seen of a night while it ran."""
 
-    samples: list[tuple[float, int, float]] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
 
     def follow(self, processes: Sequence[SpawnProcess], database: Database) -> None:
         """Look once a second until all workers have ended."""
         started = time.perf_counter()
         while any(process.is_alive() for process in processes):
-            memory = max((_memory_of(process) for process in processes), default=0.0)
+            used = [_use_of(process) for process in processes]
             with database.engine.connect() as connection:
                 count = connection.exec_driver_sql("SELECT count(*) FROM coded_notes").scalar()
-            self.samples.append((time.perf_counter() - started, int(count or 0), memory))
+            if all(cpu for _, cpu in used):
+                memory, cpu = max(memory for memory, _ in used), sum(cpu for _, cpu in used)
+                self.samples.append(Sample(time.perf_counter() - started, int(count or 0), memory, cpu))
             time.sleep(1)
 
-    def rate(self, first: int, last: int) -> float:
-        """Notes a second between two counts of coded notes, from the samples next above them."""
-        begin = next(sample for sample in self.samples if sample[1] > first)
-        end = next((sample for sample in self.samples if sample[1] >= last), self.samples[-1])
-        return (end[1] - begin[1]) / max(end[0] - begin[0], 1e-9)
+    def rate(self, first: int, last: int, *, of_cpu: bool = False) -> float:
+        """Notes a second, or a CPU-second, between two counts of coded notes, from the samples next above them."""
+        begin = next(sample for sample in self.samples if sample.notes > first)
+        end = next((sample for sample in self.samples if sample.notes >= last), self.samples[-1])
+        seconds = end.cpu - begin.cpu if of_cpu else end.seconds - begin.seconds
+        return (end.notes - begin.notes) / max(seconds, 1e-9)
 
     @property
     def opening(self) -> float:
         """Seconds until the first batch was written."""
-        return next(sample[0] for sample in self.samples if sample[1])
+        return next(sample.seconds for sample in self.samples if sample.notes)
 
 
-def _memory_of(process: SpawnProcess) -> float:
+def _use_of(process: SpawnProcess) -> tuple[float, float]:
+    """MiB and CPU-seconds of a living process."""
     try:
-        return float(psutil.Process(process.pid).memory_info().rss) / 2**20
+        seen = psutil.Process(process.pid)
+        return seen.memory_info().rss / 2**20, sum(seen.cpu_times()[:2])
     except psutil.Error:
-        return 0.0
+        return 0.0, 0.0
 
 
 def run(url: str, folder: Path, notes: int, workers: int, opener: Opener) -> None:
@@ -188,14 +203,14 @@ def run(url: str, folder: Path, notes: int, workers: int, opener: Opener) -> Non
     finished = time.perf_counter() - started
     print(
         f"{notes:>9,} {workers:>7} {night.predictions / notes:>6.1f} {planned:>7.2f} {watch.opening:>7.1f} {finished:>8.2f} "
-        f"{watch.rate(0, notes):>8.1f} {watch.rate(0, 1000):>8.1f} {watch.rate(notes - 1000, notes):>8.1f} "
-        f"{_memory_at(watch, 1000):>9.0f} {watch.samples[-2][2]:>8.0f}",
+        f"{watch.rate(0, notes):>8.1f} {watch.rate(0, 1000, of_cpu=True):>8.1f} "
+        f"{watch.rate(notes - 1000, notes, of_cpu=True):>8.1f} {_memory_at(watch, 1000):>9.0f} {watch.samples[-1].memory:>8.0f}",
         flush=True,
     )
 
 
 def _memory_at(watch: Watch, notes: int) -> float:
-    return next((sample[2] for sample in watch.samples if sample[1] >= notes and sample[2]), watch.samples[-2][2])
+    return next((sample.memory for sample in watch.samples if sample.notes >= notes), watch.samples[-1].memory)
 
 
 def print_sizes(database: Database, notes: int) -> None:
@@ -219,7 +234,7 @@ def main() -> None:
     parser.add_argument("--bare", action="store_true", help="code nothing")
     options = parser.parse_args()
     opener = Opener(options.model, options.fit, options.bare)
-    print(f"{'':9} {'':7} {'':6} {'':7} {'':7} {'':8} {'notes a second':^26} {'MiB of a worker':>18}")
+    print(f"{'':9} {'':7} {'':6} {'':7} {'':7} {'':8} {'notes/s, and a CPU-second':^26} {'MiB of a worker':>18}")
     print(f"{'notes':>9} workers  codes  plan s  open s finish s      all first 1,000 last 1,000 after 1,000   at end", flush=True)
     for notes in options.notes:
         run_size(notes, options.workers, opener)

@@ -13,12 +13,14 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from hospital import query
@@ -70,7 +72,7 @@ class Loop:
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     home = tmp_path_factory.mktemp("loop")
     environment = {"LLMCODER_HOME": str(home), "LLMCODER_PORT": str(_free_port())}
-    environment |= {"LLMCODER_RECIPE": "tiny", "LLMCODER_VARIATIONS_PER_CODE": "1"}
+    environment |= {"LLMCODER_RECIPE": "tiny", "LLMCODER_VARIATIONS_PER_CODE": "1", "LLMCODER_CLAIM_SECONDS": "10"}
     settings = Settings.from_environment(environment)
     try:
         running = services.up(settings)
@@ -252,6 +254,68 @@ def test_the_search_for_patient_text_finds_what_is_there(loop: Loop, coded: DagR
 
     assert _files_with(loop.settings.home / "logs", model_id)
     assert "xcom" in _tables_with(loop.settings, model_id)
+
+
+NOTES_OF_A_NIGHT = 1500
+CUT_OFF, UNDISTURBED = "2026-09-10", "2026-09-11"
+
+
+def test_a_night_survives_its_scheduler_and_ends_as_if_nothing_had_happened(loop: Loop, coded: DagRun) -> None:
+    _admit_twice(loop)
+    night = loop.api.trigger_dag("code_encounters", conf={"from_date": CUT_OFF, "to_date": CUT_OFF})
+    _await(lambda: _count_coded(loop, CUT_OFF) > 0, "the first notes are coded", 180, loop.api, night)
+    _kill_scheduler(loop)
+    done_before = _count_coded(loop, CUT_OFF)
+
+    assert services.up(loop.settings).started == ("scheduler",)
+    _follow(loop.api, night, 400)
+    _follow(loop.api, loop.api.trigger_dag("code_encounters", conf={"from_date": UNDISTURBED, "to_date": UNDISTURBED}), 240)
+
+    assert 0 < done_before < NOTES_OF_A_NIGHT, "the night was not cut off in the middle"
+    assert _count_coded(loop, CUT_OFF) == _count_coded(loop, UNDISTURBED) == NOTES_OF_A_NIGHT
+    assert _codes_of(loop, CUT_OFF) == _codes_of(loop, UNDISTURBED) != []
+    runs = f"""SELECT count(DISTINCT coding_run_id) FROM coded_notes JOIN encounters USING (encounter_id)
+        WHERE discharge_date = '{CUT_OFF}'"""
+    assert query(loop.stores.database, runs) == [(1,)], "the same run went on"
+
+
+def _admit_twice(loop: Loop) -> None:
+    """The same notes, discharged on two days."""
+    samples = [json.loads(line)["text"] for line in (SAMPLES_FOLDER / "encounters.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        {
+            "encounter_id": f"{day}-{number}",
+            "discharge_date": day,
+            "text": f"{samples[number % len(samples)]}\nSeen as number {number}.",
+        }
+        for day in (CUT_OFF, UNDISTURBED)
+        for number in range(NOTES_OF_A_NIGHT)
+    ]
+    (loop.settings.inbox_folder / "long-night.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _kill_scheduler(loop: Loop) -> None:
+    """The scheduler and all that it started, at once, as when a machine dies under them."""
+    (pid,) = [state.pid for state in services.status(loop.settings) if state.name == "scheduler"]
+    leader = psutil.Process(pid)
+    for process in [leader, *leader.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    _await(lambda: not leader.is_running() or leader.status() == psutil.STATUS_ZOMBIE, "the scheduler is dead", 10)
+
+
+def _count_coded(loop: Loop, day: str) -> int:
+    statement = f"SELECT count(*) FROM coded_notes JOIN encounters USING (encounter_id) WHERE discharge_date = '{day}'"
+    return int(query(loop.stores.database, statement)[0][0])
+
+
+def _codes_of(loop: Loop, day: str) -> list[tuple[Any, ...]]:
+    """All codes of the notes of a day, by the hash of their text."""
+    return query(
+        loop.stores.database,
+        f"""SELECT note_sha256, rank, code, confidence, decision, evidence_start, evidence_end, model_id, release_key
+        FROM predictions JOIN encounters USING (encounter_id) WHERE discharge_date = '{day}' ORDER BY 1, 2""",
+    )
 
 
 def test_a_stranger_cannot_approve(loop: Loop, promoted: dict[str, DagRun]) -> None:
