@@ -3,8 +3,9 @@
     python tests/benchmarks/bench_night.py [--notes 1000 10000] [--workers 1 2] [--model FOLDER --fit coder.json]
 
 Prints for each number of notes and of workers: notes a second after the coder is open; notes a CPU-second of the workers, of the
-first thousand notes and of the last (other work on the machine changes those little); seconds of planning, opening and finishing, the memory of a worker, and the bytes that a note takes in the database. Without
-`--model` the phrase coder knows titles only; `--bare` codes nothing, so that what is left is claiming, reading and writing.
+first thousand notes and of the last (other work on the machine changes those little); seconds of planning, opening and finishing,
+the memory of a worker, and the bytes that a note takes in the database. Without `--model` the phrase coder knows titles only;
+`--bare` codes nothing, so that what is left is claiming, reading and writing.
 """
 
 from __future__ import annotations
