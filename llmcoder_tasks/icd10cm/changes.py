@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 ChangeKind = Literal["added", "deleted", "became_header", "revised"]
@@ -52,6 +53,42 @@ def compute_changes(
         elif compare_short and new[0] != old_short:
             changes[code] = CodeChange("revised", old_short, new[0])
     return changes
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedCodes:
+    """The billable codes that a coder of an earlier release has to learn anew, or to give up.
+
+    `followers` are the codes that took over from each code that is billable no more: by a conversion table, and below a code that
+    became a header. `successors` are those of them that are new.
+    """
+
+    added: frozenset[str]
+    revised: frozenset[str]
+    successors: frozenset[str]
+    followers: Mapping[str, frozenset[str]]
+
+    @property
+    def to_learn(self) -> frozenset[str]:
+        """Codes that are new or have another title."""
+        return self.added | self.revised
+
+
+def find_changed_codes(before: Mapping[str, str], after: Mapping[str, str], conversions: Mapping[str, Set[str]]) -> ChangedCodes:
+    """What changed between any two releases, neighbours or not, from the long titles of their billable codes.
+
+    `conversions` are the codes that took over from a code, by the tables up to the later release.
+    """
+    ordered = sorted(after)
+    added = frozenset(after.keys() - before.keys())
+    followers = {}
+    for code in sorted(before.keys() - after.keys()):
+        place = bisect_right(ordered, code)
+        below = [name for name in ordered[place : bisect_right(ordered, f"{code}~")] if name.startswith(code)]
+        followers[code] = frozenset(below) | {name for name in conversions.get(code, ()) if name in after}
+    successors = frozenset(name for names in followers.values() for name in names) & added
+    revised = frozenset(code for code, title in before.items() if code in after and after[code] != title)
+    return ChangedCodes(added, revised, successors, followers)
 
 
 def count_changes(changes: Iterable[CodeChange]) -> dict[ChangeKind, int]:

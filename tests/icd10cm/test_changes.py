@@ -10,7 +10,7 @@ from release_files import order_addenda
 from llmcoder_tasks.errors import ReleaseError
 from llmcoder_tasks.icd10cm.addenda import Addenda, parse_codes_addenda, parse_order_addenda, verify_addenda
 from llmcoder_tasks.icd10cm.archive import SourceFile
-from llmcoder_tasks.icd10cm.changes import CodeChange, compute_changes, count_changes
+from llmcoder_tasks.icd10cm.changes import CodeChange, compute_changes, count_changes, find_changed_codes
 
 BEFORE = {"A000": ("Chol", "Cholera"), "A001": ("Elt", "Eltor"), "B880": ("Acar", "Acariasis"), "Z683": ("BMI", "[BMI]30")}
 AFTER = {
@@ -124,3 +124,22 @@ def test_broken_addenda_are_refused(edit: object, message: str) -> None:
     data = edit(order_addenda(CHANGES, before=4, after=4))  # type: ignore[operator]
     with pytest.raises(ReleaseError, match=message):
         parse_order_addenda(SourceFile("addenda.txt", data))
+
+
+def test_the_codes_to_learn_and_the_followers_of_dead_codes_are_found_between_any_two_releases() -> None:
+    before = {code: long for code, (_, long) in BEFORE.items()}
+
+    changed = find_changed_codes(before, TITLES, {"A001": {"A000", "X99"}})
+
+    assert changed.added == {"B8801", "B8809"}
+    assert changed.revised == {"A000", "Z683"}
+    assert changed.to_learn == {"A000", "B8801", "B8809", "Z683"}
+    # A001 was given to a code that was there before, and to one that the later release does not have; B880 became a header.
+    assert changed.followers == {"A001": {"A000"}, "B880": {"B8801", "B8809"}}
+    assert changed.successors == {"B8801", "B8809"}
+
+
+def test_equal_releases_leave_nothing_to_learn() -> None:
+    changed = find_changed_codes(TITLES, TITLES, {"A000": {"B8801"}})
+
+    assert (changed.to_learn, changed.successors, changed.followers) == (frozenset(), frozenset(), {})
