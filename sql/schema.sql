@@ -136,7 +136,7 @@ CREATE TABLE scorecards (
 -- One cell of a scorecard: how one coder did on one scenario.
 CREATE TABLE evaluations (
     evaluation_id text NOT NULL REFERENCES scorecards ON DELETE CASCADE,
-    coder text NOT NULL CHECK (coder IN ('untrained', 'lexical', 'stage_one', 'stage_two', 'together')),
+    coder text NOT NULL CHECK (coder IN ('untrained', 'lexical', 'stage_one', 'stage_two', 'in_service', 'together')),
     scenario text NOT NULL,
     n integer NOT NULL CHECK (n > 0),
     exact_match double precision NOT NULL CHECK (exact_match BETWEEN 0 AND 1),

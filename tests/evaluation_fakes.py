@@ -10,8 +10,10 @@ from pathlib import Path
 from sqlalchemy import text
 
 from llmcoder_tasks.database import Database
+from llmcoder_tasks.evaluation.comparison import ModelComparison, compare_outcomes
 from llmcoder_tasks.evaluation.outcomes import Outcome, score_suite, write_outcomes
-from llmcoder_tasks.evaluation.scorecard import SCHEMA_VERSION, Scorecard, build_cells
+from llmcoder_tasks.evaluation.registry import read_promoted
+from llmcoder_tasks.evaluation.scorecard import SCHEMA_VERSION, CalibrationFigures, Provenance, Scorecard, build_cells
 from llmcoder_tasks.evaluation.suites import Suite, hash_suites
 from llmcoder_tasks.model.manifest import write_manifest
 from llmcoder_tasks.records import Example, ModelRef, ScorecardRef
@@ -32,20 +34,29 @@ class LookupPredictor:
         return [self.answers[text] for text in texts]
 
 
-def make_suite(scenario: str, n: int, *, first: int = 0) -> Suite:
-    """`n` items of one scenario, numbered from `first`; each has the one code RIGHT."""
-    numbers = range(first, first + n)
-    return Suite(scenario, tuple(Example(f"{scenario}-{i}", scenario, "test", f"{scenario} text {i}", (RIGHT,)) for i in numbers))
+def make_suite(scenario: str, n: int, *, first: int = 0, has_own_codes: bool = False) -> Suite:
+    """`n` items of one scenario, numbered from `first`; each has the one code RIGHT, or a code of its own."""
+    codes = {i: f"A{i:04d}" if has_own_codes else RIGHT for i in range(first, first + n)}
+    examples = (Example(f"{scenario}-{i}", scenario, "test", f"{scenario} text {i}", (code,)) for i, code in codes.items())
+    return Suite(scenario, tuple(examples))
 
 
 def answer_suite(coder: str, suite: Suite, wrong: int) -> list[Outcome]:
     """The outcomes of a coder that has the first `wrong` items wrong."""
-    answers = {example.text: (WRONG if i < wrong else RIGHT,) for i, example in enumerate(suite.examples)}
-    return score_suite(coder, LookupPredictor(answers), suite, known_codes=KNOWN_CODES)
+    answers = {example.text: (WRONG,) if i < wrong else example.codes for i, example in enumerate(suite.examples)}
+    known = KNOWN_CODES.union(*(example.codes for example in suite.examples))
+    return score_suite(coder, LookupPredictor(answers), suite, known_codes=known)
 
 
 def make_scorecard(
-    outcomes: Sequence[Outcome], suites: Sequence[Suite], *, model_id: str, evaluation_id: str, coder_json: bytes
+    outcomes: Sequence[Outcome],
+    suites: Sequence[Suite],
+    *,
+    model_id: str,
+    evaluation_id: str,
+    coder_json: bytes,
+    comparison: ModelComparison | None = None,
+    calibration: CalibrationFigures | None = None,
 ) -> Scorecard:
     """A scorecard of outcomes."""
     return Scorecard(
@@ -59,6 +70,9 @@ def make_scorecard(
         suites_sha256=hash_suites(suites),
         suite_sizes={suite.scenario: len(suite.examples) for suite in suites},
         cells=build_cells(outcomes, suites),
+        comparison=comparison,
+        calibration=calibration,
+        provenance=Provenance("1.0", 0, 20260401, "d" * 64, "a" * 64, None),
     )
 
 
@@ -67,6 +81,7 @@ class TrainedModels:
 
     def __init__(self, storage: Storage, database: Database, folder: Path) -> None:
         self.storage, self.database, self.folder = storage, database, folder
+        self.answered: dict[str, dict[str, int]] = {}
         with database.transaction() as transaction:
             transaction.run_script(
                 """
@@ -103,8 +118,11 @@ class TrainedModels:
     def evaluate(
         self, model_id: str, wrong: Mapping[str, int], *, n: int = 200, first: int = 0, baseline_wrong: int | None = None
     ) -> ScorecardRef:
-        """A scorecard with `n` items a scenario, of which together has `wrong` and lexical `baseline_wrong` (or as many) wrong."""
-        suites = [make_suite(scenario, n, first=first) for scenario in wrong]
+        """A scorecard with `n` items a scenario, of which together has `wrong` and lexical `baseline_wrong` (or as many) wrong.
+
+        The model in service answers the same items as it answered its own.
+        """
+        suites = [make_suite(scenario, n, first=first, has_own_codes=True) for scenario in wrong]
         outcomes = [
             outcome
             for coder in ("lexical", "together")
@@ -115,7 +133,11 @@ class TrainedModels:
         ]
         evaluation_id = f"{model_id}-{hashlib.sha256(repr((wrong, n, first, baseline_wrong)).encode()).hexdigest()[:8]}"
         coder_json = self.coder_json(model_id)
-        scorecard = make_scorecard(outcomes, suites, model_id=model_id, evaluation_id=evaluation_id, coder_json=coder_json)
+        comparison = self._compare(model_id, outcomes, suites)
+        self.answered[model_id] = dict(wrong)
+        scorecard = make_scorecard(
+            outcomes, suites, model_id=model_id, evaluation_id=evaluation_id, coder_json=coder_json, comparison=comparison
+        )
         write_outcomes(outcomes, self.folder / "outcomes.parquet")
         prefix = f"scorecards/{evaluation_id}"
         self.storage.publish_file(self.folder / "outcomes.parquet", f"{prefix}/outcomes.parquet")
@@ -132,3 +154,14 @@ class TrainedModels:
             },
         )
         return ScorecardRef(evaluation_id, self.storage.uri_of(prefix))
+
+    def _compare(self, model_id: str, outcomes: Sequence[Outcome], suites: Sequence[Suite]) -> ModelComparison | None:
+        opponent = read_promoted(self.storage)
+        if opponent is None or opponent.model_id == model_id:
+            return None
+        wrong = self.answered[opponent.model_id]
+        theirs = [outcome for suite in suites for outcome in answer_suite("in_service", suite, wrong[suite.scenario])]
+        ours = [outcome for outcome in outcomes if outcome.coder == "together"]
+        return compare_outcomes(
+            ours, theirs, against_model_id=opponent.model_id, label=lambda code: (), seconds={"ours": 1.0, "theirs": 1.0}
+        )

@@ -121,13 +121,14 @@ class Coder:
         code_set: CodeSet,
         *,
         fit: CoderFit | None = None,
+        selection: Selection | None = None,
         note_model: LanguageModel | Path | None = None,
     ) -> Coder:
         """The coder of a model folder, under a release, with what it learnt from coded notes where the folder has that.
 
-        `fit` stands in for the folder's `coder.json` where the model is not published yet; `note_model` says where the language
-        model is to be had that reads notes, where one is attached. Raises ModelError when the folder holds no usable model, neither
-        fit is there, or the attached language model is another one.
+        `fit` and `selection` stand in for the folder's `coder.json` and `selection.json` where the model is not published yet;
+        `note_model` says where the language model is to be had that reads notes, where one is attached. Raises ModelError when the
+        folder holds no usable model, neither fit is there, or the attached language model is another one.
         """
         if fit is None:
             path = model_folder / CODER_NAME
@@ -137,7 +138,8 @@ class Coder:
         from llmcoder_tasks.model.local import LocalModel  # imports torch
 
         learnt = model_folder / SELECTION_NAME
-        selection = Selection.parse(learnt.read_bytes()) if learnt.is_file() else None
+        if selection is None and learnt.is_file():
+            selection = Selection.parse(learnt.read_bytes())
         attached = model_folder / NOTE_MODEL_NAME
         reader = open_note_reader(NoteModel.parse(attached.read_bytes()), note_model) if attached.is_file() else None
         return cls(code_set, model=LocalModel.load(model_folder), fit=fit, selection=selection, note_reader=reader)

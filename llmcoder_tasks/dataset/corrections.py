@@ -100,7 +100,7 @@ def read_corrections(database: Database, code_set: CodeSet) -> Corrections:
     and withdrawn otherwise.
     """
     found = [row for row in database.fetch_all("list_corrections") if not is_judged_on(row["encounter_id"])]
-    successors = _read_successors(database, code_set)
+    successors = read_successors(database, code_set)
     counts: Counter[str] = Counter()
     rows = []
     for row in found:
@@ -125,7 +125,7 @@ def read_held_out(database: Database) -> tuple[HeldOut, ...]:
 
 def bring_up_to_date(rows: Sequence[HeldOut], database: Database, code_set: CodeSet) -> list[HeldOut]:
     """The same under a release: a dead code is its one successor; what has none is withdrawn, as is a phrase of no word."""
-    successors = _read_successors(database, code_set)
+    successors = read_successors(database, code_set)
     moved = [(row, find_successor(row.code, successors, code_set)) for row in rows if len(row.phrase) >= PHRASE_LENGTHS[0]]
     return [replace(row, code=code) for row, code in moved if code is not None]
 
@@ -134,7 +134,8 @@ def _clean(phrase: str) -> str:
     return " ".join(phrase.split()).strip(" .,;:")
 
 
-def _read_successors(database: Database, code_set: CodeSet) -> dict[str, set[str]]:
+def read_successors(database: Database, code_set: CodeSet) -> dict[str, set[str]]:
+    """The codes that took over from a code, by the conversion tables of the releases up to this one."""
     successors: dict[str, set[str]] = defaultdict(set)
     for row in database.fetch_all("list_conversions_until", release_key=code_set.release_key):
         successors[row["previous_code"]].add(row["code"])

@@ -163,6 +163,20 @@ def read_examples(folder: Path, scenario: str, split: Split | None = None, limit
     return list(map(Example, rows["example_id"], rows["scenario"], rows["split"], rows["text"], codes))
 
 
+def find_taught_texts(folder: Path, texts: Sequence[str]) -> frozenset[str]:
+    """Those of some texts that stand in a training row of a local dataset, of whatever scenario, letter for letter."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    wanted = pa.array(texts, pa.string())
+    found: set[str] = set()
+    for path in sorted(folder.glob("*.parquet")):
+        table = pq.read_table(path, columns=["text"], filters=[("split", "=", "train")])
+        found.update(table.filter(pc.is_in(table["text"], value_set=wanted))["text"].to_pylist())
+    return frozenset(found)
+
+
 def hash_folder(folder: Path) -> str:
     """sha256 over names and contents of all files of a folder."""
     digest = hashlib.sha256()

@@ -2,7 +2,7 @@
 
 Sources: the interval is E. B. Wilson's (JASA 22, 1927), preferred for shares near 0 and 1 by Brown, Cai and DasGupta (Stat. Science
 16, 2001); two coders on the same items are compared by McNemar's test (Psychometrika 12, 1947) in its exact binomial form, which
-on values between 0 and 1 is the sign test; two coders on different items by Fisher's exact test or that of Mann and Whitney.
+on values between 0 and 1 is the sign test.
 """
 
 from __future__ import annotations
@@ -93,16 +93,3 @@ def calculate_paired_p_value(only_first: int, only_second: int) -> float:
         return 1.0
     tail = sum(math.comb(discordant, k) for k in range(min(only_first, only_second) + 1))
     return float(min(1.0, 2 * tail / 2**discordant))  # whole numbers until here: exact at any count
-
-
-def calculate_unpaired_p_value(first: Sequence[float], second: Sequence[float]) -> float:
-    """Two-sided test of two coders on different items, from their scores in [0, 1]: weaker than the paired test on as many items.
-
-    Fisher's exact test where every score is 0 or 1, else that of Mann and Whitney.
-    """
-    from scipy.stats import fisher_exact, mannwhitneyu
-
-    if {*first, *second} <= {0, 1}:
-        table = [[sum(scores), len(scores) - sum(scores)] for scores in (first, second)]
-        return float(fisher_exact(table).pvalue)
-    return float(mannwhitneyu(first, second, alternative="two-sided").pvalue)

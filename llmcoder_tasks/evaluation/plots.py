@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmcoder_tasks.evaluation.comparison import ModelComparison
 from llmcoder_tasks.evaluation.error_kinds import ERROR_KINDS
+from llmcoder_tasks.evaluation.non_inferiority import estimate_interval
 from llmcoder_tasks.evaluation.scorecard import CODERS, Scorecard
 
 # Colours that matplotlib draws with; each is replaced by a variable of the page's style sheet.
@@ -21,12 +23,13 @@ _COLOURS = {
     "stage_one": "#010303",
     "stage_two": "#010304",
     "together": "#010305",
+    "in_service": "#010306",
     "nonexistent": "#010401",
     "quantity": "#010402",
     "level": "#010403",
     "character": "#010404",
 }
-_MARKERS = {"untrained": "x", "lexical": "s", "stage_one": "^", "stage_two": "D", "together": "o"}
+_MARKERS = {"untrained": "x", "lexical": "s", "stage_one": "^", "stage_two": "D", "in_service": "v", "together": "o"}
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 _WIDTH_INCHES = 4.8
 _SETTINGS = {"svg.fonttype": "none", "font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False}
@@ -78,6 +81,21 @@ def plot_exact_match(scorecard: Scorecard) -> str:
     axes.grid(axis="x")
     _add_legend(figure, axes)
     return _render(figure, "exact-match", "Exact match of each coder on each scenario, with 95 % intervals")
+
+
+def plot_comparison(comparison: ModelComparison) -> str:
+    """The judged model less the one in service, slice by slice, with the 90 % intervals of the gate's test; right is better."""
+    figure, axes = _open(height=0.2 * len(comparison.slices) + 0.9)
+    for row, figures in enumerate(comparison.slices):
+        low, high = estimate_interval(figures.pairs)
+        axes.plot([100 * low, 100 * high], [row, row], color=_COLOURS["muted"], linewidth=1.2)
+        axes.plot(100 * figures.pairs.difference, row, "o", markersize=4.5, color=_COLOURS["together"])
+    axes.axvline(0, color=_COLOURS["in_service"], linewidth=1.2)
+    axes.set_yticks(range(len(comparison.slices)), [figures.title for figures in comparison.slices])
+    axes.invert_yaxis()
+    axes.set_xlabel("difference to the model in service, points")
+    axes.grid(axis="x", color=_COLOURS["grid"], linewidth=0.8)
+    return _render(figure, "comparison", "Difference to the model in service on each slice, with 90 % intervals")
 
 
 def plot_errors(scorecard: Scorecard) -> str:

@@ -14,6 +14,7 @@ from llmcoder_tasks.evaluation.metrics import Share
 from llmcoder_tasks.evaluation.plots import (
     CurvePoint,
     ReliabilityBin,
+    plot_comparison,
     plot_curves,
     plot_errors,
     plot_exact_match,
@@ -29,8 +30,11 @@ CODER_MEANINGS = {
     "lexical": "the nearest titles and terms, no language model: what needs no training at all",
     "stage_one": "the model after stage one, which saw each code's title alone",
     "stage_two": "the model after stage two, which also saw variations",
+    "in_service": "the model in service, as it would code this release if it stayed",
     "together": "lexical candidates ranked by the stage-two model: this is what goes into service",
 }
+
+_TABLE_COLUMNS = 5  # the untrained row is the one that says least
 
 COUNT_SCENARIOS = ("multiple", "notes")
 """Scenarios with several codes an item, where precision and recall say more than exact match."""
@@ -68,6 +72,7 @@ def render_report(scorecard: Scorecard, evidence: Evidence) -> str:
     environment.filters.update(percent=_percent, interval=_interval, code=render_code, label=_label)
     figures = [
         ("Exact match", plot_exact_match(scorecard)),
+        *([("Against the model in service", plot_comparison(scorecard.comparison))] if scorecard.comparison else []),
         ("Kinds of error", plot_errors(scorecard)),
         *([("Training loss", plot_curves(evidence.curves))] if evidence.curves else []),
         *([("Is the confidence honest?", plot_reliability(evidence.reliability))] if evidence.reliability else []),
@@ -111,10 +116,10 @@ def _sum_errors(scorecard: Scorecard) -> dict[str, dict[str, Any]]:
 
 
 def render_table(cells: Sequence[Cell]) -> Any:
-    """Exact match as a rich table for a terminal of 80 columns: a row a scenario, a column a coder."""
+    """Exact match as a rich table for a terminal of 80 columns: a row a scenario, a column a coder, the last five of them."""
     from rich.table import Table
 
-    coders = list(dict.fromkeys(cell.coder for cell in cells))
+    coders = list(dict.fromkeys(cell.coder for cell in cells))[-_TABLE_COLUMNS:]
     table = Table(title="exact match, % (95 % interval)", title_justify="left", padding=(0, 1, 0, 0))
     table.add_column("scenario", no_wrap=True)
     for coder in coders:

@@ -1,28 +1,31 @@
 """The scorecard: how each coder did on each scenario, and how sure that is.
 
-Versioned JSON, the same bytes for the same inputs.
+Versioned JSON, the same for the same inputs but for the processor time of `comparison`.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
 from llmcoder_tasks.errors import EvaluationError
+from llmcoder_tasks.evaluation.comparison import ModelComparison, parse_comparison
 from llmcoder_tasks.evaluation.error_kinds import ERROR_KINDS, ErrorKind
 from llmcoder_tasks.evaluation.metrics import MicroScores, Share, calculate_micro_scores, estimate_share
 from llmcoder_tasks.evaluation.outcomes import Outcome
 from llmcoder_tasks.evaluation.reviewed import ReviewedFigures, parse_reviewed
 from llmcoder_tasks.evaluation.suites import Suite
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-CODERS = ("untrained", "lexical", "stage_one", "stage_two", "together")
-"""Rows of a scorecard, in order. The last one is what goes into service."""
+IN_SERVICE = "in_service"
+
+CODERS = ("untrained", "lexical", "stage_one", "stage_two", IN_SERVICE, "together")
+"""Rows of a scorecard, in order. The last one is what goes into service. A model that was updated has its row as `stage_two`."""
 
 EXAMPLES_PER_KIND = 3
 
@@ -52,12 +55,39 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class CalibrationFigures:
+    """How honest the coder's confidence is, as `fit_coder` measured it on held-out items; all shares in [0, 1].
+
+    `accepted` is the share of phrases that pass without a person, `error_bound` what share of those is wrong at most.
+    """
+
+    expected_error: float
+    accepted: float
+    error_bound: float
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What was judged, to the byte: seeds, the program's version, and the sha256 of the manifests of dataset and models.
+
+    `against_sha256` is None where no model was in service, `training_seed` where the model's recipe does not say.
+    """
+
+    code_version: str
+    dataset_seed: int
+    training_seed: int | None
+    dataset_sha256: str
+    model_sha256: str
+    against_sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Scorecard:
     """Everything that was measured on one model with one dataset's suites.
 
     `suite_sizes` is items by scenario; a slow coder may have answered fewer, which its cells say. `coder_sha256` is the hash of the
     `coder.json` that "together" ran with, so that no other one is promoted on this evidence. `reviewed` are the figures on what
-    people corrected in reviews.
+    people corrected in reviews, `comparison` those beside the model that was in service.
     """
 
     schema_version: int
@@ -71,6 +101,9 @@ class Scorecard:
     suite_sizes: dict[str, int]
     cells: tuple[Cell, ...]
     reviewed: ReviewedFigures | None = None
+    comparison: ModelComparison | None = None
+    calibration: CalibrationFigures | None = None
+    provenance: Provenance | None = None
 
     def find_cell(self, coder: str, scenario: str) -> Cell | None:
         """The cell of a coder and a scenario, or None when that was not measured."""
@@ -128,9 +161,20 @@ def parse_scorecard(data: str | bytes) -> Scorecard:
                 f"scorecard of schema version {version}, this program reads {SCHEMA_VERSION}: evaluate the model again"
             )
         cells = tuple(_parse_cell(cell) for cell in document["cells"])
-        return Scorecard(**{**document, "cells": cells, "reviewed": parse_reviewed(document.get("reviewed"))})
+        parts: dict[str, Any] = {
+            "cells": cells,
+            "reviewed": parse_reviewed(document.get("reviewed")),
+            "comparison": parse_comparison(document.get("comparison")),
+            "calibration": _parse_part(CalibrationFigures, document.get("calibration")),
+            "provenance": _parse_part(Provenance, document.get("provenance")),
+        }
+        return Scorecard(**{**document, **parts})
     except (ValueError, TypeError, KeyError) as error:
         raise EvaluationError(f"not a scorecard ({type(error).__name__}): evaluate the model again") from error
+
+
+def _parse_part(kind: Callable[..., Any], document: Mapping[str, Any] | None) -> Any:
+    return None if document is None else kind(**document)
 
 
 def _parse_cell(cell: dict[str, Any]) -> Cell:

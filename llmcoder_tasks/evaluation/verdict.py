@@ -7,15 +7,21 @@ import json
 from dataclasses import asdict, dataclass
 
 from llmcoder_tasks.errors import EvaluationError
-from llmcoder_tasks.evaluation.gate import Decision, Gate
+from llmcoder_tasks.evaluation.against_service import Decision
+from llmcoder_tasks.evaluation.gate import Gate
 from llmcoder_tasks.evaluation.registry import Promotion
+from llmcoder_tasks.evaluation.scorecard import Provenance
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The gate's answer on one scorecard, given while `against_model_id` (None: no model) was in service."""
+    """The gate's answer on one scorecard, given while `against_model_id` (None: no model) was in service.
+
+    `suites_sha256` and `items_sha256` are over what was judged: the suites, and the items that both models answered (None: there
+    was no other). `coder_sha256` is of the `coder.json` that is promoted with the model.
+    """
 
     schema_version: int
     verdict_id: str
@@ -27,6 +33,11 @@ class Verdict:
     gate_sha256: str
     decision: Decision
     reasons: tuple[str, ...]
+    dataset_id: str
+    suites_sha256: str
+    items_sha256: str | None
+    coder_sha256: str
+    provenance: Provenance | None
 
     def to_json(self) -> str:
         """The verdict as JSON."""
@@ -52,6 +63,7 @@ def parse_verdict(data: bytes) -> Verdict:
             raise EvaluationError(
                 f"verdict of schema version {document['schema_version']}, this program reads {SCHEMA_VERSION}: judge again"
             )
-        return Verdict(**{**document, "reasons": tuple(document["reasons"])})
+        known = Provenance(**document["provenance"]) if document["provenance"] else None
+        return Verdict(**{**document, "reasons": tuple(document["reasons"]), "provenance": known})
     except (ValueError, TypeError, KeyError) as error:
         raise EvaluationError(f"not a verdict ({type(error).__name__}): judge the scorecard again") from error

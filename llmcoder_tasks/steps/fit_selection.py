@@ -14,6 +14,7 @@ from llmcoder_tasks.coding.notes import PhraseCoder
 from llmcoder_tasks.coding.selection import SELECTION_NAME, Selection
 from llmcoder_tasks.coding.selection_fit import LEAST_NOTES, CodedText, fingerprint_notes, learn_selection
 from llmcoder_tasks.database import Database
+from llmcoder_tasks.dataset.splits import is_judged_on
 from llmcoder_tasks.errors import ArtifactMissing, ModelError, NoteError
 from llmcoder_tasks.icd10cm.code_set import CodeSet, read_code_set
 from llmcoder_tasks.model.manifest import fetch_model, read_stored_manifest
@@ -100,8 +101,10 @@ def _read_fingerprint(storage: Storage, key: str) -> str:
 
 
 def _read_database(database: Database) -> Iterator[CodedText]:
+    """Without the encounters on which models are compared."""
     for row in database.fetch_all("list_coded_notes", most_notes=MOST_NOTES):
-        yield CodedText(row["note_text"], tuple(row["codes"]), row["patient"])
+        if not is_judged_on(row["encounter_id"]):
+            yield CodedText(row["note_text"], tuple(row["codes"]), row["patient"])
 
 
 def _read_file(path: Path) -> Iterator[CodedText]:

@@ -8,8 +8,7 @@ import tempfile
 from pathlib import Path
 
 from llmcoder_tasks.database import Database
-from llmcoder_tasks.errors import ArtifactMissing
-from llmcoder_tasks.evaluation.gate import Gate, Opponent, judge
+from llmcoder_tasks.evaluation.gate import Gate, judge
 from llmcoder_tasks.evaluation.outcomes import Outcome, read_outcomes
 from llmcoder_tasks.evaluation.registry import Promotion, read_standing
 from llmcoder_tasks.evaluation.scorecard import parse_scorecard
@@ -25,7 +24,7 @@ def judge_model(scorecard: ScorecardRef, *, gate: Gate, storage: Storage, databa
     """Judge a scorecard by a gate and against the model in service; keep the verdict with its reasons.
 
     The same scorecard, gate and model in service give the same verdict: a second run changes nothing. Raises EvaluationError on a
-    malformed scorecard, ArtifactMissing when there is none.
+    malformed scorecard, or one that was not made beside the model in service on the same items; ArtifactMissing when there is none.
     """
     with record_step(database, "judge_model", scorecard.evaluation_id) as detail:
         in_service = read_standing(storage).promotion
@@ -56,8 +55,8 @@ def judge_model(scorecard: ScorecardRef, *, gate: Gate, storage: Storage, databa
 def _judge(reference: ScorecardRef, gate: Gate, in_service: Promotion | None, storage: Storage) -> Verdict:
     prefix = f"scorecards/{reference.evaluation_id}"
     scorecard = parse_scorecard(storage.read_bytes(f"{prefix}/scorecard.json"))
-    opponent = _find_opponent(in_service, gate, storage)
-    decision, reasons = judge(gate, scorecard, _read_outcomes(storage, reference.evaluation_id), opponent)
+    outcomes = _read_outcomes(storage, reference.evaluation_id)
+    decision, reasons = judge(gate, scorecard, outcomes, in_service.model_id if in_service else None)
     return Verdict(
         schema_version=SCHEMA_VERSION,
         verdict_id=make_verdict_id(reference.evaluation_id, gate, in_service),
@@ -69,22 +68,12 @@ def _judge(reference: ScorecardRef, gate: Gate, in_service: Promotion | None, st
         gate_sha256=gate.sha256,
         decision=decision,
         reasons=reasons,
+        dataset_id=scorecard.dataset_id,
+        suites_sha256=scorecard.suites_sha256,
+        items_sha256=scorecard.comparison.items_sha256 if scorecard.comparison else None,
+        coder_sha256=scorecard.coder_sha256,
+        provenance=scorecard.provenance,
     )
-
-
-def _find_opponent(in_service: Promotion | None, gate: Gate, storage: Storage) -> Opponent | None:
-    """The model in service with its outcomes; without them it cannot be compared with, which the error says."""
-    if in_service is None:
-        return None
-    try:
-        outcomes = _read_outcomes(storage, in_service.evaluation_id)
-    except ArtifactMissing:
-        raise ArtifactMissing(
-            f"the outcomes of {in_service.model_id}, which is in service, are gone from scorecards/{in_service.evaluation_id}: "
-            "evaluate that model again, then judge"
-        ) from None
-    rows = [outcome for outcome in outcomes if outcome.coder == gate.coder]
-    return Opponent(f"{in_service.model_id} in service", rows, in_service.model_id)
 
 
 def _read_outcomes(storage: Storage, evaluation_id: str) -> list[Outcome]:

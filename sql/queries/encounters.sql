@@ -263,7 +263,7 @@ WITH newest AS (
 ), given AS (
     SELECT encounter_id, array_agg(code ORDER BY rank, code) AS codes FROM gold_codes GROUP BY encounter_id
 )
-SELECT coalesce(encounter.patient_id, encounter.encounter_id) AS patient, newest.note_text,
+SELECT encounter_id, encounter.source, coalesce(encounter.patient_id, encounter_id) AS patient, newest.note_text,
        coalesce(reviewed.codes, given.codes) AS codes
 FROM newest
 JOIN encounters AS encounter USING (encounter_id)

@@ -11,7 +11,6 @@ from llmcoder_tasks.evaluation.metrics import (
     calculate_item_f1,
     calculate_micro_scores,
     calculate_paired_p_value,
-    calculate_unpaired_p_value,
     estimate_share,
     is_category_match,
     is_exact_match,
@@ -90,16 +89,6 @@ def test_exact_mcnemar_by_hand(only_first: int, only_second: int, p_value: float
 
 def test_exact_mcnemar_stays_exact_on_thousands_of_items() -> None:
     assert 0 < calculate_paired_p_value(1000, 3000) < 1e-200
-
-
-def test_fisher_agrees_with_the_lady_tasting_tea() -> None:
-    # 3 of 4 against 1 of 4: (C(4,3) C(4,1) + C(4,4) C(4,0)) / C(8,4) = 17/70 one-sided, 34/70 two-sided.
-    assert calculate_unpaired_p_value([1, 1, 1, 0], [1, 0, 0, 0]) == pytest.approx(34 / 70)
-
-
-def test_mann_whitney_of_two_groups_that_do_not_overlap() -> None:
-    # U = 0; of the C(6, 3) = 20 orders one is as extreme on each side: 2/20.
-    assert calculate_unpaired_p_value([0.1, 0.2, 0.3], [0.6, 0.7, 0.8]) == pytest.approx(0.1)
 
 
 def test_item_f1_by_hand() -> None:

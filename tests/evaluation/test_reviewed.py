@@ -8,7 +8,7 @@ import pytest
 from evaluation_fakes import make_scorecard, make_suite
 
 from llmcoder_tasks.dataset.corrections import HeldOut
-from llmcoder_tasks.evaluation.gate import Floor, Gate, Opponent, check_reviewed
+from llmcoder_tasks.evaluation.gate import Floor, Gate, check_reviewed
 from llmcoder_tasks.evaluation.report import Evidence, render_report
 from llmcoder_tasks.evaluation.reviewed import ReviewedFigures, judge_corrections
 from llmcoder_tasks.evaluation.scorecard import parse_scorecard
@@ -65,7 +65,7 @@ def test_a_scorecard_keeps_the_figures_and_its_page_shows_them_without_a_word_of
     assert CANARY not in page + card.to_json() + repr(card) + repr(ITEMS)
 
 
-def _said(figures: ReviewedFigures | None, in_service: Opponent | None) -> tuple[str, str]:
+def _said(figures: ReviewedFigures | None, in_service: str | None) -> tuple[str, str]:
     ((decision, text),) = [(found.decision, found.text) for found in check_reviewed(GATE, figures, in_service)]
     return decision, text
 
@@ -80,19 +80,19 @@ def test_too_few_corrections_are_said_and_do_not_decide() -> None:
 def test_a_model_worse_on_corrections_beyond_noise_is_rejected() -> None:
     items = [HeldOut(number, "added", "I10", "pressure") for number in range(8)]
     # 0 better, 8 worse: p = 2 / 2^8 = 0.0078.
-    decision, text = _said(_judge(["J189"] * 8, ["I10"] * 8, items), Opponent("m1 in service", [], "m1"))
+    decision, text = _said(_judge(["J189"] * 8, ["I10"] * 8, items), "m1")
     assert decision == "REJECT"
     assert "exact match 0.0% (n 8) against m1 in service: better on 0 and worse on 8 of them, p 0.0078" in text
     # 0 better, 5 worse: p = 2 / 2^5 = 0.0625.
-    decision, _ = _said(_judge(["J189"] * 5, ["I10"] * 5, items[:5]), Opponent("m1 in service", [], "m1"))
+    decision, _ = _said(_judge(["J189"] * 5, ["I10"] * 5, items[:5]), "m1")
     assert decision == "PROMOTE"
 
 
 @pytest.mark.parametrize("theirs", [None, ["I10"] * 4])
 def test_figures_against_another_model_than_the_one_in_service_hold(theirs: list[str] | None) -> None:
-    decision, text = _said(_judge(["I10"] * 4, theirs), Opponent("m3 in service", [], "m3"))
+    decision, text = _said(_judge(["I10"] * 4, theirs), "m3")
     assert decision == "HOLD"
-    assert f"measured against {'m1' if theirs else 'no model'} and not m3 in service: evaluate the model again" in text
+    assert f"measured against {'m1' if theirs else 'no model'} and not m3: evaluate the model again" in text
 
 
 def test_without_a_model_in_service_the_figure_is_given() -> None:

@@ -79,7 +79,7 @@ def test_a_scorecard_survives_json_and_is_the_same_bytes_each_time() -> None:
     card = make_card()[0]
     assert parse_scorecard(card.to_json()) == card
     assert make_card()[0].to_json() == card.to_json()
-    assert json.loads(card.to_json())["schema_version"] == 1
+    assert json.loads(card.to_json())["schema_version"] == 2
 
 
 def test_a_scorecard_with_a_figure_that_is_not_a_number_is_not_written() -> None:
@@ -89,15 +89,15 @@ def test_a_scorecard_with_a_figure_that_is_not_a_number_is_not_written() -> None
         broken.to_json()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema_version": 1}', '{"schema_version": 1, "cells": [{}]}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema_version": 2}', '{"schema_version": 2, "cells": [{}]}'])
 def test_what_is_no_scorecard_is_refused(text: str) -> None:
     with pytest.raises(EvaluationError, match="evaluate the model again"):
         parse_scorecard(text)
 
 
 def test_a_scorecard_of_another_schema_version_is_refused() -> None:
-    document = json.loads(make_card()[0].to_json()) | {"schema_version": 2}
-    with pytest.raises(EvaluationError, match="schema version 2, this program reads 1"):
+    document = json.loads(make_card()[0].to_json()) | {"schema_version": 1}
+    with pytest.raises(EvaluationError, match="schema version 1, this program reads 2"):
         parse_scorecard(json.dumps(document))
 
 

@@ -126,8 +126,9 @@ def test_both_models_are_judged_on_corrections_and_no_word_of_them_is_kept(
         )
     review(database, JUDGING[7], "T999", release="FY2025")  # dead, and without a successor
 
-    again, card = evaluate(world, world.model)
-    assert again != first
+    other = world._make_model("FY2026-tiny-stage_two-9", "stage_two", "FY2026-tiny-stage_one-1", seed=9)
+    world.storage.write_bytes(f"coders/{other.model_id}/coder.json", world._make_fit().render())
+    again, card = evaluate(world, other)
     assert card.reviewed is not None
     assert (card.reviewed.n, card.reviewed.withdrawn, card.reviewed.against_model_id) == (7, 1, world.model.model_id)
     assert (card.reviewed.better, card.reviewed.worse) == (0, 0)
@@ -137,7 +138,7 @@ def test_both_models_are_judged_on_corrections_and_no_word_of_them_is_kept(
     decision, said = reasons(world, again)
     assert decision == "PROMOTE"
     assert "better on 0 and worse on 0 of them" in said[0]
-    assert evaluate(world, world.model) == (again, card)
+    assert evaluate(world, other) == (again, card)
 
     kept = [path.read_bytes() for path in (world.folder / "store").rglob("*") if path.is_file()]
     kept += [
