@@ -3,7 +3,9 @@
 
 At 02:00 UTC: loads what lies in the inbox (`LLMCODER_INBOX`: JSON lines, CSV or MIMIC-IV tables), then codes the discharges of
 the last seven days with the model in service, each note once. A run by hand takes `from_date` and `to_date`, both included; past
-nights are made up by `airflow backfill create --dag-id code_encounters`, each as of its own date. It runs on the clock and not on
+nights are made up by `airflow backfill create --dag-id code_encounters`, each as of its own date. With `recode_release` a run
+codes again what was coded with an older release although it was discharged since that one took effect; older codings stay as
+history. It runs on the clock and not on
 an asset: it wants whichever model is in service when the night begins.
 
 ### On failure
@@ -41,6 +43,12 @@ DAY = {"type": ["null", "string"], "format": "date"}
     params={
         "from_date": Param(None, description="First discharge date of a run by hand.", **DAY),
         "to_date": Param(None, description="Last discharge date of a run by hand.", **DAY),
+        "recode_release": Param(
+            None,
+            type=["null", "string"],
+            pattern=r"^FY20\d\d(-(January|April|July))?$",
+            description="A release: codes again what an older one coded since it took effect, whatever the dates.",
+        ),
         "shards": Param(
             2, type="integer", minimum=1, maximum=256, description="Parts of the night that workers may code at the same time."
         ),
@@ -73,12 +81,14 @@ def code_encounters() -> None:
     @llmcoder_task(task_id="plan_night")
     def plan(*, dag_run: Any = None, params: Any = None) -> Any:
         from llmcoder_tasks.evaluation.registry import require_promoted
-        from llmcoder_tasks.steps.code_encounters import plan_night
+        from llmcoder_tasks.steps.code_encounters import plan_night, plan_recode
 
         stores = connect()
         from_date, to_date = find_night(dag_run, params)
         model = require_promoted(stores.storage)
         run_id = f"{dag_run.run_id} {model.model_id}"  # cleared after a promotion, the night is coded anew by the new model
+        if release := params["recode_release"]:
+            return plan_recode(release, model=model, shards=params["shards"], coding_run_id=run_id, database=stores.database)
         return plan_night(from_date, to_date, model=model, shards=params["shards"], coding_run_id=run_id, database=stores.database)
 
     @llmcoder_task(task_id="code_shard", reads_notes=True, execution_timeout=timedelta(hours=6))

@@ -511,40 +511,60 @@ def load_encounters_command(source: Path, source_format: Any, on: datetime | Non
         click.echo(f"rejected {place}: {reason}", err=True)
 
 
+@main.command("code-on-date")
+@click.argument("code_name", metavar="CODE")
+@click.argument("on", metavar="DATE", type=DAY)
+def code_on_date_command(code_name: str, on: datetime) -> None:
+    """Show whether CODE is billable on DATE, since when and until when, under which release, and what took over from a dead code.
+
+    Example: llmcoder code-on-date E66.8 2024-10-01
+    """
+    from llmcoder_tasks.steps.find_code import find_code_on_date
+
+    _show(find_code_on_date(code_name, on.date(), connect().database))
+
+
 @main.command("code-encounters")
-@click.option("--from", "from_day", type=DAY, required=True, help="First discharge date.")
+@click.option("--from", "from_day", type=DAY, help="First discharge date.")
 @click.option("--to", "to_day", type=DAY, help="Last discharge date; default: the first.")
+@click.option(
+    "--recode", "recode_key", help="Instead of dates: a release; codes again what an older one coded since it took effect."
+)
 @click.option("--model", "model_id", help="A published model; default: the one in service.")
-def code_encounters_command(from_day: datetime, to_day: datetime | None, model_id: str | None) -> None:
+def code_encounters_command(
+    from_day: datetime | None, to_day: datetime | None, recode_key: str | None, model_id: str | None
+) -> None:
     """Code the encounters of some discharge dates that are not coded yet, and queue what a person has to look at.
 
     May run beside the night, or twice: each note is coded once. The exit status is 1 when notes are left over, or when more than
     LLMCODER_MAX_QUARANTINED_SHARE of them are in quarantine.
 
-    Example: llmcoder code-encounters --from 2026-09-21 --to 2026-09-23
+    Examples: llmcoder code-encounters --from 2026-09-21 --to 2026-09-23; llmcoder code-encounters --recode FY2027
     """
+    if (from_day is None) == (recode_key is None) or (to_day and recode_key):
+        raise click.UsageError("give --from (and --to), or --recode RELEASE")
     from llmcoder_tasks.coding.claims import Pace
-    from llmcoder_tasks.steps.code_encounters import code_encounters
+    from llmcoder_tasks.steps.code_encounters import code_encounters, recode_encounters
     from llmcoder_tasks.steps.review_encounters import open_reviews
 
     with_stores = connect()
     model = _published_model(with_stores, model_id)
-    first, last = from_day.date(), (to_day or from_day).date()
-    run_id = f"{first}_{last}_{model.model_id}"
-    _show(
-        code_encounters(
-            first,
-            last,
-            model=model,
-            coding_run_id=run_id,
-            storage=with_stores.storage,
-            database=with_stores.database,
-            cache_folder=_cache_folder(with_stores),
-            note_model=with_stores.settings.note_model,
-            pace=Pace.of_lease(with_stores.settings.claim_seconds),
-            max_quarantined_share=with_stores.settings.max_quarantined_share,
-        )
-    )
+    arguments: dict[str, Any] = {
+        "model": model,
+        "storage": with_stores.storage,
+        "database": with_stores.database,
+        "cache_folder": _cache_folder(with_stores),
+        "note_model": with_stores.settings.note_model,
+        "pace": Pace.of_lease(with_stores.settings.claim_seconds),
+        "max_quarantined_share": with_stores.settings.max_quarantined_share,
+    }
+    if recode_key:
+        run_id = f"recode_{recode_key}_{model.model_id}"
+        _show(recode_encounters(recode_key, coding_run_id=run_id, **arguments))
+    elif from_day:
+        first, last = from_day.date(), (to_day or from_day).date()
+        run_id = f"{first}_{last}_{model.model_id}"
+        _show(code_encounters(first, last, coding_run_id=run_id, **arguments))
     _show(open_reviews(run_id, with_stores.database))
 
 

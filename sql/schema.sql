@@ -21,11 +21,17 @@ CREATE TABLE release_files (
     PRIMARY KEY (release_key, file_name)
 );
 
--- A release is valid from its effective date until the day before the next loaded one takes effect.
+-- The only source of which release is valid on a date. A release is valid from its effective date until the day before the next
+-- loaded one takes effect, and not beyond its own fiscal year where a later one is loaded: between them nobody knows the codes. The
+-- newest goes on (NULL) until its follower is loaded.
 CREATE VIEW release_validity AS
 SELECT release_key,
        effective_from,
-       lead(effective_from) OVER (ORDER BY effective_from) - 1 AS effective_to
+       least(
+           lead(effective_from) OVER (ORDER BY effective_from) - 1,
+           CASE WHEN lead(effective_from) OVER (ORDER BY effective_from) IS NOT NULL
+                THEN make_date(extract(year FROM effective_from + interval '3 months')::integer, 9, 30) END
+       ) AS effective_to
 FROM releases;
 
 CREATE TABLE codes (
@@ -40,6 +46,11 @@ CREATE TABLE codes (
     UNIQUE (release_key, code, is_billable)    -- so that a prediction can demand a billable code
 );
 CREATE INDEX codes_code ON codes (code);
+
+-- Every code with the days on which a release says what it is; NULL: until further notice.
+CREATE VIEW code_validity AS
+SELECT code, long_title, is_billable, effective_from, effective_to, release_key
+FROM codes JOIN release_validity USING (release_key);
 
 -- Notes of the tabular list and terms of the alphabetic index, where the release has them.
 CREATE TABLE code_terms (
@@ -175,6 +186,7 @@ CREATE TABLE promotions (
     verdict_id text REFERENCES verdicts,
     promoted_by text NOT NULL,
     promoted_at timestamptz NOT NULL DEFAULT now(),
+    reason text NOT NULL DEFAULT '',           -- of a rollback, in a person's words
     CHECK (kind = 'rollback' OR verdict_id IS NOT NULL)   -- no model is promoted without a verdict
 );
 
@@ -228,6 +240,7 @@ CREATE TABLE coding_runs (
 -- One row for each note that was coded by a model under a release: the promise of exactly once.
 CREATE TABLE coded_notes (
     encounter_id text NOT NULL,
+    recode_release_key text REFERENCES releases,   -- only encounters coded with an older release; NULL: every one of its dates
     note_sha256 text NOT NULL,
     model_id text NOT NULL REFERENCES models,
     release_key text NOT NULL REFERENCES releases,
@@ -247,7 +260,27 @@ CREATE TABLE uncoded_encounters (
     encounter_id text NOT NULL REFERENCES encounters,
     reason text NOT NULL CHECK (reason IN (
         'no_discharge_summary',
-        'no_release_on_discharge_date'         -- every loaded release takes effect later
+        'no_release_on_discharge_date'
+-- The coding of each encounter that counts: of its newest text, the newest.
+CREATE VIEW current_codings AS
+SELECT encounter.encounter_id, encounter.discharge_date, newest.note_sha256, newest.model_id, newest.release_key
+FROM encounters AS encounter
+CROSS JOIN LATERAL (
+    SELECT note.note_sha256, note.model_id, note.release_key
+    FROM coded_notes AS note
+    JOIN discharge_summaries AS summary USING (encounter_id, note_sha256)
+    WHERE note.encounter_id = encounter.encounter_id AND note.status = 'coded'
+    ORDER BY summary.version DESC, note.coded_at DESC, note.model_id DESC
+    LIMIT 1
+) AS newest;
+
+-- Encounters that a release concerns and that an older one coded.
+CREATE VIEW outdated_codings AS
+SELECT release.release_key, coding.encounter_id, coding.discharge_date, coding.note_sha256, coding.release_key AS coded_under
+FROM releases AS release
+JOIN current_codings AS coding ON coding.discharge_date >= release.effective_from
+JOIN releases AS older ON older.release_key = coding.release_key AND older.effective_from < release.effective_from;
+
     )),
     PRIMARY KEY (coding_run_id, encounter_id)
 );
@@ -256,6 +289,7 @@ CREATE TABLE predictions (
     prediction_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     encounter_id text NOT NULL,
     note_sha256 text NOT NULL,
+    message text NOT NULL DEFAULT '',          -- for people: what is missing and what to do
     model_id text NOT NULL,
     release_key text NOT NULL,
     code text NOT NULL,

@@ -17,15 +17,16 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from itertools import groupby
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from llmcoder_tasks.coding.claims import DEFAULT_PACE, Claimed, Claims, Pace
 from llmcoder_tasks.coding.coder import CoderOpener
 from llmcoder_tasks.coding.encounters import MAX_QUARANTINED_SHARE, find_fault, too_many_quarantined, verify_quarantined
 from llmcoder_tasks.coding.notes import PhraseCoder, code_notes
 from llmcoder_tasks.database import Database, Row, Transaction, keep_trying
-from llmcoder_tasks.errors import LLMCoderError, ModelError, NoteError
+from llmcoder_tasks.errors import LLMCoderError, ModelError, NoteError, ReleaseError
 from llmcoder_tasks.icd10cm.code_set import CodeSet, read_code_set
+from llmcoder_tasks.icd10cm.validity import explain_gap
 from llmcoder_tasks.model.manifest import fetch_model
 from llmcoder_tasks.progress import record_step, track
 from llmcoder_tasks.records import CodedNote, ModelRef, Patient
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 BATCH_NOTES = 16
 """Notes coded and committed together: what a kill can cost."""
+
+MOST_OPEN_CODERS = 2
 
 OpenCoder = Callable[[Path, CodeSet], PhraseCoder]
 
@@ -105,11 +108,36 @@ def plan_night(
     """
     if from_date > to_date:
         raise NoteError(f"the night from {from_date} to {to_date} ends before it begins: swap the dates")
+    return _plan(from_date, to_date, None, model, shards, coding_run_id, database)
+
+
+def plan_recode(release_key: str, *, model: ModelRef, shards: int, coding_run_id: str, database: Database) -> list[Shard]:
+    """Open a coding run over the encounters that this release concerns and that an older one coded, and name its shards.
+
+    Those are dated on or after its effective date; each is coded by the release valid on its discharge date, and keeps its older
+    codings as history. What is coded so is left out by the next call. Raises ReleaseError when the release is not loaded, and what
+    `plan_night` raises.
+    """
+    dates = keep_trying(lambda: database.fetch_one("find_recode_dates", release_key=release_key))
+    if dates is None:
+        raise ReleaseError(f"release {release_key} is not loaded: run `llmcoder ingest-release` first")
+    return _plan(dates["from_date"], dates["to_date"], release_key, model, shards, coding_run_id, database)
+
+
+def _plan(
+    from_date: date, to_date: date, recode: str | None, model: ModelRef, shards: int, coding_run_id: str, database: Database
+) -> list[Shard]:
     if shards < 1:
         raise NoteError(f"{shards} shards: expected at least 1")
     if keep_trying(lambda: database.fetch_one("find_registered_model", model_id=model.model_id)) is None:
         raise ModelError(f"model {model.model_id} is not in the table models: train or register it first")
-    wanted = {"coding_run_id": coding_run_id, "from_date": from_date, "to_date": to_date, "model_id": model.model_id}
+    wanted: dict[str, object] = {
+        "coding_run_id": coding_run_id,
+        "from_date": from_date,
+        "to_date": to_date,
+        "model_id": model.model_id,
+        "recode_release_key": recode,
+    }
     with record_step(database, "plan_night", coding_run_id) as detail:
         pending = keep_trying(lambda: _open_run(wanted, shards, database))
         detail["pending"] = len(pending)
@@ -183,26 +211,33 @@ def code_encounters(
     *,
     model: ModelRef,
     coding_run_id: str,
-    storage: Storage,
     database: Database,
-    cache_folder: Path,
-    note_model: LanguageModel | Path | None = None,
-    open_coder: OpenCoder | None = None,
-    pace: Pace = DEFAULT_PACE,
     max_quarantined_share: float = MAX_QUARANTINED_SHARE,
+    **coding: Any,
 ) -> CodedNight:
-    """A whole night in this process: plan, one shard, finish."""
-    for planned in plan_night(from_date, to_date, model=model, shards=1, coding_run_id=coding_run_id, database=database):
-        code_shard(
-            **planned,
-            storage=storage,
-            database=database,
-            cache_folder=cache_folder,
-            note_model=note_model,
-            open_coder=open_coder,
-            pace=pace,
-        )
-    return finish_night(coding_run_id, database, max_quarantined_share=max_quarantined_share)
+    """A whole night in this process: plan, one shard, finish. `coding` are the other arguments of `code_shard`."""
+    planned = plan_night(from_date, to_date, model=model, shards=1, coding_run_id=coding_run_id, database=database)
+    return _code_planned(planned, database, max_quarantined_share, coding)
+
+
+def recode_encounters(
+    release_key: str,
+    *,
+    model: ModelRef,
+    coding_run_id: str,
+    database: Database,
+    max_quarantined_share: float = MAX_QUARANTINED_SHARE,
+    **coding: Any,
+) -> CodedNight:
+    """The same for what a release has outdated: see `plan_recode`."""
+    planned = plan_recode(release_key, model=model, shards=1, coding_run_id=coding_run_id, database=database)
+    return _code_planned(planned, database, max_quarantined_share, coding)
+
+
+def _code_planned(planned: Sequence[Shard], database: Database, max_quarantined_share: float, coding: Row) -> CodedNight:
+    for shard in planned:
+        code_shard(**shard, database=database, **coding)
+    return finish_night(planned[0]["coding_run_id"], database, max_quarantined_share=max_quarantined_share)
 
 
 class _Worker:
@@ -352,19 +387,25 @@ _open_coders: dict[tuple[Path, str, OpenCoder], PhraseCoder] = {}
 
 
 def _coder_of(folder: Path, release_key: str, database: Database, open_coder: OpenCoder, pace: Pace) -> PhraseCoder:
-    """The coder of a model under a release, opened once for each process: that takes seconds. Only the newest one is kept."""
+    """The coder of a model under a release, with its indices: opened once for each process, which takes seconds.
+
+    Two are kept, the ones used last: around an effective date a night needs the release before it and the one after.
+    """
     key = (folder, release_key, open_coder)
-    if key not in _open_coders:
-        coder = open_coder(folder, keep_trying(lambda: read_code_set(database, release_key), pace.patience))
-        _open_coders.clear()
-        _open_coders[key] = coder
-    return _open_coders[key]
+    coder = _open_coders.pop(key, None) or open_coder(
+        folder, keep_trying(lambda: read_code_set(database, release_key), pace.patience)
+    )
+    _open_coders[key] = coder
+    for oldest in list(_open_coders)[:-MOST_OPEN_CODERS]:
+        del _open_coders[oldest]
+    return coder
 
 
 def _open_run(wanted: dict[str, object], shards: int, database: Database) -> list[Row]:
     """Create or reopen a run; its notes that are still to be coded."""
     with database.transaction() as transaction:
         created = transaction.execute("create_coding_run", wanted)
+        transaction.execute("extend_recode_run", wanted)
         _verify_same_run(transaction, wanted)
         key = {"coding_run_id": wanted["coding_run_id"]}
         pending = transaction.fetch_all("list_pending_notes", **key, shards=shards, shard=None)
@@ -381,7 +422,7 @@ def _close_run(coding_run_id: str, max_quarantined_share: float, database: Datab
         pending = len(transaction.fetch_all("list_pending_notes", **key, shards=1, shard=None))
         transaction.execute("forget_dead_claims")
         transaction.execute("forget_coded_encounters", key)
-        transaction.execute("record_uncoded_encounters", key)
+        transaction.execute("record_uncoded_encounters", {**key, **_explain_gaps(transaction, coding_run_id)})
         counts = transaction.fetch_one("count_coding_run", **key) or {}
         reasons = {row["reason"]: row["notes"] for row in transaction.fetch_all("count_quarantined_by_run", **key)}
         is_bad = pending or too_many_quarantined(
@@ -389,6 +430,13 @@ def _close_run(coding_run_id: str, max_quarantined_share: float, database: Datab
         )
         transaction.execute("close_coding_run", {**key, "status": "failed" if is_bad else "finished"})
     return pending, counts, reasons
+
+
+def _explain_gaps(transaction: Transaction, coding_run_id: str) -> dict[str, list[Any]]:
+    """The discharge dates of a run on which no loaded release is valid, and what is said of each."""
+    dates = [row["discharge_date"] for row in transaction.fetch_all("list_dates_without_release", coding_run_id=coding_run_id)]
+    loaded = [(row["release_key"], row["effective_from"]) for row in transaction.fetch_all("list_releases")] if dates else []
+    return {"dates": dates, "messages": [explain_gap(day, loaded) for day in dates]}
 
 
 def _total(night: CodedNight) -> int:
@@ -405,7 +453,8 @@ def _fetch_run(database: Database, coding_run_id: str) -> Row:
 
 def _verify_same_run(transaction: Transaction, wanted: dict[str, object]) -> None:
     standing = transaction.fetch_one("fetch_coding_run", coding_run_id=wanted["coding_run_id"]) or {}
-    for name in ("from_date", "to_date", "model_id"):
+    fixed = ("from_date", "model_id", "recode_release_key", *(() if wanted["recode_release_key"] else ("to_date",)))
+    for name in fixed:
         if standing[name] != wanted[name]:
             raise NoteError(
                 f"coding run {wanted['coding_run_id']!r} exists with {name} {standing[name]}, not {wanted[name]}: choose another id"

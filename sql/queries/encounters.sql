@@ -57,21 +57,36 @@ SET rank = EXCLUDED.rank
 WHERE gold_codes.rank <> EXCLUDED.rank;
 
 -- name: create_coding_run
-INSERT INTO coding_runs (coding_run_id, from_date, to_date, model_id, status, encounter_count)
-SELECT :coding_run_id, :from_date, :to_date, :model_id, 'running', count(*)
+INSERT INTO coding_runs (coding_run_id, from_date, to_date, model_id, recode_release_key, status, encounter_count)
+SELECT :coding_run_id, :from_date, :to_date, :model_id, :recode_release_key, 'running', count(*)
 FROM encounters
 WHERE discharge_date BETWEEN :from_date AND :to_date
+  AND (CAST(:recode_release_key AS text) IS NULL
+       OR encounter_id IN (SELECT encounter_id FROM outdated_codings WHERE release_key = :recode_release_key))
 ON CONFLICT (coding_run_id) DO NOTHING;
 
 -- name: reopen_coding_run
 UPDATE coding_runs
 SET status = 'running',
     finished_at = NULL,
-    encounter_count = (SELECT count(*) FROM encounters WHERE discharge_date BETWEEN coding_runs.from_date AND coding_runs.to_date)
+    encounter_count = CASE WHEN recode_release_key IS NULL
+        THEN (SELECT count(*) FROM encounters WHERE discharge_date BETWEEN coding_runs.from_date AND coding_runs.to_date)
+        ELSE encounter_count END
 WHERE coding_run_id = :coding_run_id;
 
+-- From the day a release takes effect to the last discharge; none where it is not loaded.
+-- name: find_recode_dates
+SELECT effective_from AS from_date,
+       greatest(effective_from, (SELECT max(discharge_date) FROM encounters)) AS to_date
+FROM releases WHERE release_key = :release_key;
+
+-- Encounters may have come since the run was planned.
+-- name: extend_recode_run
+UPDATE coding_runs SET to_date = :to_date
+WHERE coding_run_id = :coding_run_id AND recode_release_key IS NOT NULL AND to_date < :to_date;
+
 -- name: fetch_coding_run
-SELECT coding_run_id, from_date, to_date, model_id, status, encounter_count, started_at, finished_at
+SELECT coding_run_id, from_date, to_date, model_id, recode_release_key, status, encounter_count, started_at, finished_at
 FROM coding_runs
 WHERE coding_run_id = :coding_run_id;
 
@@ -83,29 +98,47 @@ WHERE coding_run_id = :coding_run_id AND (status = 'running' OR (status = 'faile
 -- name: find_registered_model
 SELECT model_id FROM models WHERE model_id = :model_id;
 
+-- name: list_dates_without_release
+SELECT DISTINCT encounter.discharge_date
+FROM coding_runs AS run
+JOIN encounters AS encounter ON encounter.discharge_date BETWEEN run.from_date AND run.to_date
+LEFT JOIN release_validity AS release
+    ON encounter.discharge_date BETWEEN release.effective_from AND coalesce(release.effective_to, 'infinity')
+WHERE run.coding_run_id = :coding_run_id AND release.release_key IS NULL
+ORDER BY encounter.discharge_date;
+
 -- name: record_uncoded_encounters
-INSERT INTO uncoded_encounters (coding_run_id, encounter_id, reason)
+INSERT INTO uncoded_encounters (coding_run_id, encounter_id, reason, message)
 SELECT run.coding_run_id,
        encounter.encounter_id,
-       CASE WHEN note.encounter_id IS NULL THEN 'no_discharge_summary' ELSE 'no_release_on_discharge_date' END
+       CASE WHEN note.encounter_id IS NULL THEN 'no_discharge_summary' ELSE 'no_release_on_discharge_date' END,
+       CASE WHEN note.encounter_id IS NULL THEN 'no discharge summary has arrived: load it, then code this discharge date again'
+            ELSE coalesce(said.message, '') END
 FROM coding_runs AS run
 JOIN encounters AS encounter ON encounter.discharge_date BETWEEN run.from_date AND run.to_date
 LEFT JOIN LATERAL (SELECT encounter_id FROM discharge_summaries WHERE encounter_id = encounter.encounter_id LIMIT 1) AS note ON true
+LEFT JOIN release_validity AS release ON encounter.discharge_date BETWEEN release.effective_from AND coalesce(release.effective_to, 'infinity')
+LEFT JOIN unnest(CAST(:dates AS date[]), CAST(:messages AS text[])) AS said (day, message) ON said.day = encounter.discharge_date
 WHERE run.coding_run_id = :coding_run_id
-  AND (note.encounter_id IS NULL OR NOT EXISTS (SELECT FROM releases WHERE effective_from <= encounter.discharge_date))
-ON CONFLICT (coding_run_id, encounter_id) DO UPDATE SET reason = EXCLUDED.reason WHERE uncoded_encounters.reason <> EXCLUDED.reason;
+  AND (note.encounter_id IS NULL OR release.release_key IS NULL)
+  AND (run.recode_release_key IS NULL OR EXISTS (
+      SELECT FROM outdated_codings AS outdated
+      WHERE outdated.release_key = run.recode_release_key AND outdated.encounter_id = encounter.encounter_id
+  ))
+ON CONFLICT (coding_run_id, encounter_id) DO UPDATE SET reason = EXCLUDED.reason, message = EXCLUDED.message
+WHERE (uncoded_encounters.reason, uncoded_encounters.message) <> (EXCLUDED.reason, EXCLUDED.message);
 
 -- What stood in the way may be gone by the next attempt.
 -- name: forget_coded_encounters
 DELETE FROM uncoded_encounters
-USING encounters AS encounter
+USING encounters AS encounter, release_validity AS release
 WHERE uncoded_encounters.coding_run_id = :coding_run_id
   AND encounter.encounter_id = uncoded_encounters.encounter_id
   AND EXISTS (SELECT FROM discharge_summaries WHERE discharge_summaries.encounter_id = encounter.encounter_id)
-  AND EXISTS (SELECT FROM releases WHERE effective_from <= encounter.discharge_date);
+  AND encounter.discharge_date BETWEEN release.effective_from AND coalesce(release.effective_to, 'infinity');
 
 -- The current notes of a run that its model has not coded under the release of their discharge date. A note that failed before
--- the run began is tried again; one in quarantine is not. Notes of one hash shard, or of all when shard is NULL.
+-- the run began is tried again; one in quarantine is not. A run that recodes takes only what an older release coded. Notes of one hash shard, or of all when shard is NULL.
 -- name: list_pending_notes
 SELECT note.encounter_id, note.note_sha256, release.release_key, shard.number AS shard
 FROM coding_runs AS run
@@ -118,14 +151,16 @@ JOIN LATERAL (
     WHERE encounter_id = encounter.encounter_id
     ORDER BY version DESC LIMIT 1
 ) AS note ON true
-JOIN LATERAL (
-    SELECT release_key FROM releases WHERE effective_from <= encounter.discharge_date ORDER BY effective_from DESC LIMIT 1
-) AS release ON true
+JOIN release_validity AS release ON encounter.discharge_date BETWEEN release.effective_from AND coalesce(release.effective_to, 'infinity')
 LEFT JOIN coded_notes AS done
     ON done.encounter_id = note.encounter_id AND done.note_sha256 = note.note_sha256
    AND done.model_id = run.model_id AND done.release_key = release.release_key
 WHERE run.coding_run_id = :coding_run_id
   AND (CAST(:shard AS integer) IS NULL OR shard.number = :shard)
+  AND (run.recode_release_key IS NULL OR EXISTS (
+      SELECT FROM outdated_codings AS outdated
+      WHERE outdated.release_key = run.recode_release_key AND outdated.encounter_id = encounter.encounter_id
+  ))
   AND (done.encounter_id IS NULL OR (done.status = 'failed' AND done.coded_at < run.started_at))
   AND NOT EXISTS (SELECT FROM quarantined_notes WHERE content_sha256 = note.note_sha256 AND place = note.encounter_id)
 ORDER BY release.release_key, note.encounter_id;

@@ -12,7 +12,8 @@ SELECT release_key, effective_from, effective_to, source, content_sha256, previo
 FROM releases JOIN release_validity USING (release_key, effective_from) ORDER BY effective_from;
 
 -- name: find_release_on
-SELECT release_key, uri FROM releases WHERE effective_from <= :on_date ORDER BY effective_from DESC LIMIT 1;
+SELECT release_key, uri FROM releases JOIN release_validity USING (release_key)
+WHERE :on_date BETWEEN release_validity.effective_from AND coalesce(effective_to, 'infinity');
 
 -- name: find_release_before
 SELECT release_key, effective_from, billable_count, code_count FROM releases

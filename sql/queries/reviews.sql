@@ -68,7 +68,12 @@ CROSS JOIN LATERAL (
 ) AS paid
 WHERE newest.coding_run_id = :coding_run_id
   AND newest.version = (SELECT max(version) FROM discharge_summaries WHERE encounter_id = newest.encounter_id)
-  AND (found.proposed = 0 OR found.confidences IS NOT NULL)
+  AND (found.proposed = 0 OR found.confidences IS NOT NULL
+       OR EXISTS (  -- whoever decided under another release has the last word under this one too
+           SELECT FROM reviews
+           WHERE reviews.encounter_id = newest.encounter_id AND reviews.note_sha256 = newest.note_sha256
+             AND reviews.status = 'finished' AND reviews.release_key <> newest.release_key
+       ))
   AND NOT EXISTS (
       SELECT FROM reviews AS review
       WHERE review.encounter_id = newest.encounter_id
@@ -145,7 +150,7 @@ SELECT review.review_id, review.encounter_id, review.note_sha256, review.model_i
        review.priority, review.uncertainty, review.money, review.rarity,
        review.claimed_by, review.claimed_until, review.claimed_until > now() AS is_live, review.finished_by, review.finished_at,
        length(summary.note_text) AS note_length,
-       (SELECT release_key FROM releases WHERE effective_from <= encounter.discharge_date ORDER BY effective_from DESC LIMIT 1)
+       (SELECT release_key FROM release_validity WHERE encounter.discharge_date BETWEEN effective_from AND coalesce(effective_to, 'infinity'))
            AS valid_release_key
 FROM reviews AS review
 JOIN encounters AS encounter USING (encounter_id)

@@ -22,9 +22,18 @@ from sqlalchemy import text
 from llmcoder_tasks.coding.claims import Claims, Pace
 from llmcoder_tasks.coding.title_coder import TitleCoder
 from llmcoder_tasks.database import Database
-from llmcoder_tasks.errors import ModelError, NoteError
+from llmcoder_tasks.errors import ModelError, NoteError, ReleaseError
 from llmcoder_tasks.records import ModelRef
-from llmcoder_tasks.steps.code_encounters import CodedNight, CodedShard, code_encounters, code_shard, finish_night, plan_night
+from llmcoder_tasks.steps import code_encounters as steps
+from llmcoder_tasks.steps.code_encounters import (
+    CodedNight,
+    CodedShard,
+    code_encounters,
+    code_shard,
+    finish_night,
+    plan_night,
+    recode_encounters,
+)
 from llmcoder_tasks.storage import FolderStorage
 
 pytestmark = pytest.mark.integration
@@ -135,10 +144,10 @@ def test_encounters_without_release_or_summary_are_counted_with_their_reason(
         database=hospital, cache_folder=tmp_path / "cache", open_coder=TitleCoder.open,
     )  # fmt: skip
     assert (done.encounters, done.coded, done.uncoded) == (2, 0, 2)
-    assert query(hospital, "SELECT encounter_id, reason FROM uncoded_encounters ORDER BY 1") == [
-        ("E000", "no_release_on_discharge_date"),
-        ("E900", "no_discharge_summary"),
-    ]
+    gap, summary = query(hospital, "SELECT encounter_id, reason, message FROM uncoded_encounters ORDER BY 1")
+    assert gap[:2] == ("E000", "no_release_on_discharge_date")
+    assert gap[2].startswith("no loaded release is valid on 2025-09-30 (loaded: FY2026 from 2025-10-01, FY2026-April from ")
+    assert summary[:2] == ("E900", "no_discharge_summary")
 
 
 def test_findings_and_groups_are_written_with_the_codes(hospital: Database, night: Callable[..., CodedNight]) -> None:
@@ -399,3 +408,117 @@ def test_a_model_whose_file_was_altered_codes_nothing(
         night()
     assert query(hospital, "SELECT count(*) FROM coded_notes") == [(0,)]
     assert query(hospital, "SELECT count(*) FROM note_claims") == [(0,)]
+
+
+def _load_release(hospital: Database, key: str, effective: date) -> None:
+    """A release with the codes of the newest of the hospital's."""
+    with hospital.engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO releases (release_key, effective_from, source, content_sha256, code_count, billable_count, uri) "
+                 "VALUES (:key, :effective, 'test', 'x', 3, 2, 'file:///x')"),
+            {"key": key, "effective": effective},
+        )  # fmt: skip
+        connection.execute(
+            text("INSERT INTO codes SELECT :key, code, is_billable, short_title, long_title, position FROM codes "
+                 "WHERE release_key = :newest"),
+            {"key": key, "newest": NEW},
+        )  # fmt: skip
+
+
+def test_the_days_around_october_are_coded_in_one_run_with_a_late_note_and_each_release_opened_once(
+    hospital: Database, storage: FolderStorage, tmp_path: Path
+) -> None:
+    _load_release(hospital, "FY2027", date(2026, 10, 1))
+    _load_release(hospital, "FY2023", date(2022, 10, 1))
+    opened = []
+
+    def open_coder(model_folder: Path, code_set: Any) -> TitleCoder:
+        opened.append(code_set.release_key)
+        return TitleCoder.open(model_folder, code_set)
+
+    days = [date(2022, 9, 30), date(2023, 9, 30), date(2023, 10, 1), date(2026, 9, 30), date(2026, 10, 1)]
+    for number, day in enumerate(days):
+        admit(hospital, 1, on=day, first=number)
+    admit(hospital, 40, on=date(2026, 9, 30), first=10)
+    admit(hospital, 40, on=date(2026, 10, 1), first=50)
+    done = code_encounters(
+        date(2022, 9, 1), date(2026, 10, 1), model=ModelRef("m1", "x"), coding_run_id="october", storage=storage,
+        database=hospital, cache_folder=tmp_path / "cache", open_coder=open_coder,
+    )  # fmt: skip
+    assert (done.coded, done.uncoded) == (83, 2)
+    assert query(hospital, "SELECT encounter_id, release_key FROM coded_notes WHERE encounter_id < 'E010' ORDER BY 1") == [
+        ("E001", "FY2023"),
+        ("E003", NEW),
+        ("E004", "FY2027"),
+    ]
+    assert query(hospital, "SELECT encounter_id, reason FROM uncoded_encounters ORDER BY 1") == [
+        ("E000", "no_release_on_discharge_date"),  # before the oldest
+        ("E002", "no_release_on_discharge_date"),  # between FY2023 and FY2026
+    ]
+    assert sorted(opened) == ["FY2023", NEW, "FY2027"]
+    _load_release(hospital, "FY2024", date(2023, 10, 1))
+    late = code_encounters(
+        date(2023, 10, 1), date(2023, 10, 1), model=ModelRef("m1", "x"), coding_run_id="late", storage=storage,
+        database=hospital, cache_folder=tmp_path / "cache", open_coder=open_coder,
+    )  # fmt: skip
+    assert (late.coded, late.uncoded) == (1, 0)
+
+
+def test_two_releases_stay_open_and_a_third_takes_the_place_of_the_one_used_longest_ago() -> None:
+    steps._open_coders.clear()
+    opened = []
+
+    def open_coder(model_folder: Path, code_set: str) -> Any:
+        opened.append(code_set)
+        return object()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(steps, "read_code_set", lambda database, release_key: release_key)
+        for key in ("A", "B", "A", "B", "A", "C", "A", "B"):
+            steps._coder_of(Path("m"), key, None, open_coder, Pace(1, 1))  # type: ignore[arg-type]
+    assert opened == ["A", "B", "C", "B"]
+
+
+@pytest.fixture
+def recode(hospital: Database, storage: FolderStorage, tmp_path: Path) -> Callable[..., CodedNight]:
+    def run(release_key: str, run_id: str = "recode") -> CodedNight:
+        return recode_encounters(
+            release_key, model=ModelRef("m1", "x"), coding_run_id=run_id, storage=storage, database=hospital,
+            cache_folder=tmp_path / "cache", open_coder=TitleCoder.open,
+        )  # fmt: skip
+
+    return run
+
+
+def test_a_late_release_has_exactly_what_it_concerns_coded_again_once(
+    hospital: Database, night: Callable[..., CodedNight], recode: Callable[..., CodedNight]
+) -> None:
+    admit(hospital, 1, on=date(2026, 3, 31))
+    admit(hospital, 2, on=date(2026, 4, 20), first=1)
+    night()
+    _load_release(hospital, "FY2026-July", date(2026, 7, 1))
+    assert recode("FY2026-July", "nothing").encounters == 0
+    with hospital.engine.begin() as connection:  # as if those of April had been coded before the release of April came
+        connection.execute(text("DELETE FROM coded_notes"))
+        connection.execute(
+            text("UPDATE releases SET effective_from = :day WHERE release_key = :key"), {"day": date(2026, 6, 1), "key": NEW}
+        )
+    night("early")
+    with hospital.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE releases SET effective_from = :day WHERE release_key = :key"), {"day": date(2026, 4, 1), "key": NEW}
+        )
+    done = recode(NEW)
+    assert (done.encounters, done.coded, done.uncoded) == (2, 2, 0)
+    assert query(hospital, "SELECT encounter_id, release_key FROM coded_notes ORDER BY 1, 2") == [
+        ("E000", OLD), ("E001", OLD), ("E001", NEW), ("E002", OLD), ("E002", NEW),
+    ]  # fmt: skip
+    before = results_of(hospital)
+    assert recode(NEW) == done
+    assert recode(NEW, "again").coded == 0
+    assert results_of(hospital) == before
+
+
+def test_recoding_for_a_release_that_is_not_loaded_is_refused(recode: Callable[..., CodedNight]) -> None:
+    with pytest.raises(ReleaseError, match="release FY2030 is not loaded"):
+        recode("FY2030")

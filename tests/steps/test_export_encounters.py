@@ -20,10 +20,12 @@ from llmcoder_tasks.errors import ExportError
 from llmcoder_tasks.steps import export_encounters as step
 from llmcoder_tasks.steps.export_encounters import Exported, export_encounters
 from llmcoder_tasks.steps.review_encounters import (
+    OpenedReviews,
     accept_code,
     claim_next,
     finish_review,
     open_reviews,
+    read_review,
     remove_code,
     reopen_review,
     replace_by,
@@ -247,3 +249,59 @@ def test_a_review_that_accepts_everything_is_exported_under_the_persons_name(hos
     finish_review(review.review_id, version=review.version, **here)
     export_encounters(storage=storage, database=hospital.database)
     assert [row["confidence"] for row in _table(storage, 1)] == [0.4, 0.99]
+
+
+def _code_under_next_release(hospital: Hospital, encounter_id: str, codes: list[str]) -> None:
+    """A release of December comes late, and what was coded under the one of October is coded again, all of it surely."""
+    hospital.write(
+        "INSERT INTO releases (release_key, effective_from, source, content_sha256, code_count, billable_count, uri) "
+        "VALUES ('FY2026-January', '2026-01-01', 'test', 'y', 6, 5, 'file:///y')"
+    )
+    hospital.write("INSERT INTO codes SELECT 'FY2026-January', code, is_billable, short_title, long_title, position FROM codes")
+    hospital.write(
+        "INSERT INTO coding_runs (coding_run_id, from_date, to_date, model_id, status, encounter_count, recode_release_key) "
+        "VALUES ('recode', '2026-01-01', '2026-01-05', 'm1', 'running', 1, 'FY2026-January')"
+    )
+    hospital.write(
+        "INSERT INTO coded_notes (encounter_id, note_sha256, model_id, release_key, coding_run_id, status) "
+        "SELECT encounter_id, note_sha256, 'm1', 'FY2026-January', 'recode', 'coded' FROM discharge_summaries "
+        "WHERE encounter_id = :id",
+        id=encounter_id,
+    )
+    for rank, code in enumerate(codes, start=1):
+        hospital.write(
+            "INSERT INTO predictions (encounter_id, note_sha256, model_id, release_key, code, rank, confidence, decision, "
+            "evidence_start, evidence_end) "
+            "SELECT encounter_id, note_sha256, model_id, release_key, :code, :rank, 0.99, 'auto', 0, 13 "
+            "FROM coded_notes WHERE coding_run_id = 'recode'",
+            code=code, rank=rank,
+        )  # fmt: skip
+
+
+def test_a_finished_review_of_a_recoded_encounter_opens_anew_and_the_export_amends(hospital: Hospital, storage: Storage) -> None:
+    hospital.code("E1", DOUBTFUL)
+    open_reviews("night", hospital.database)
+    first = _finish(hospital)
+    export_encounters(storage=storage, database=hospital.database)
+    _code_under_next_release(hospital, "E1", ["I10", "N390"])
+    assert open_reviews("recode", hospital.database) == OpenedReviews(1, 0)
+    assert export_encounters(storage=storage, database=hospital.database).encounters == 0  # nobody has looked at it yet
+    here: dict[str, Any] = {"person": "Ben Coder", "database": hospital.database}
+    review = claim_next(**here)
+    assert review is not None
+    assert (review.release_key, [code.state for code in review.codes]) == ("FY2026-January", ["accepted", "accepted"])
+    finish_review(review.review_id, version=review.version, **here)
+    assert open_reviews("recode", hospital.database) == OpenedReviews(0, 0)
+    assert export_encounters(storage=storage, database=hospital.database) == Exported(2, 2, 1, 2)
+    assert {row["code"] for row in _table(storage, 2)} == {"I10", "N39.0"}
+    assert "DELETE" in {entry["request"]["method"] for entry in _bundles(storage, 2)[0]["entry"]}
+    assert read_review(first, hospital.database).status == "finished"
+
+
+def test_a_sure_coding_that_is_recoded_is_exported_again(hospital: Hospital, storage: Storage) -> None:
+    hospital.code("E1", SURE)
+    export_encounters(storage=storage, database=hospital.database)
+    _code_under_next_release(hospital, "E1", ["I10"])
+    assert open_reviews("recode", hospital.database) == OpenedReviews(0, 0)
+    assert export_encounters(storage=storage, database=hospital.database) == Exported(2, 2, 1, 1)
+    assert export_encounters(storage=storage, database=hospital.database).encounters == 0
