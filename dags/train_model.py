@@ -13,8 +13,8 @@ person under *Required Actions*.
 - **ModelError**: a model folder is incomplete or altered. Clear the stage that wrote it.
 - **EvaluationError**: the suites cannot be judged, mostly a dataset that another version wrote. Run `build_dataset` again.
 - **check_verdict is skipped**: not a failure. The log has the verdict and its reasons.
-- **PromotionError, PointerMoved**: another model went into service in the meantime. Clear `judge_model`, so that the gate
-  compares with that one.
+- **PromotionError**: another model went into service in the meantime; the message names it. Clear `evaluate_model`, which makes
+  the comparison with the model in service; the gate, the approval and the promotion follow it.
 - **DatabaseUnreachable, StorageUnreachable**: retried by itself; `llmcoder status` says which service is down.
 """
 

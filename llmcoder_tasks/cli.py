@@ -460,17 +460,17 @@ def promote_model_command(verdict_id: str, promoted_by: str) -> None:
 @main.command("rollback-model")
 @click.option("--to", "to_model_id", help="A model that was in service; default: the one before.")
 @click.option("--by", "promoted_by", required=True, help="Who answers for it.")
-def rollback_model_command(to_model_id: str | None, promoted_by: str) -> None:
+@click.option("--reason", required=True, help="Why, kept with who and when.")
+def rollback_model_command(to_model_id: str | None, promoted_by: str, reason: str) -> None:
     """Put an earlier model back into service.
 
-    Example: llmcoder rollback-model --by "A. Person"
+    Example: llmcoder rollback-model --by "A. Person" --reason "codes nothing on ward 3"
     """
-    from llmcoder_tasks.steps.rollback_model import rollback_model
+    from llmcoder_tasks.steps.rollback_model import plan_rollback, rollback_model
 
     with_stores = connect()
-    _show(
-        rollback_model(to_model_id=to_model_id, promoted_by=promoted_by, storage=with_stores.storage, database=with_stores.database)
-    )
+    stores: dict[str, Any] = {"storage": with_stores.storage, "database": with_stores.database}
+    _show(rollback_model(plan_rollback(to_model_id, **stores), promoted_by=promoted_by, reason=reason, **stores))
 
 
 @main.command("load-encounters")

@@ -24,6 +24,9 @@ SCENARIOS = ("base", "reordered", "abbreviations", "typos", "multiple", "sentenc
 CORRECTIONS = "corrections"
 """The table of a dataset that holds what coders corrected, where the operator allows it; no scenario of the scorecard."""
 
+MAX_COMMENT_CHARACTERS = 1000
+"""Of what a person says about a promotion or a rollback."""
+
 _RELEASE_KEY = re.compile(r"FY(?P<year>20\d\d)(?:-(?P<month>January|April|July))?")
 _MONTHS = {"January": 1, "April": 4, "July": 7}
 

@@ -190,6 +190,13 @@ CREATE TABLE promotions (
     CHECK (kind = 'rollback' OR verdict_id IS NOT NULL)   -- no model is promoted without a verdict
 );
 
+-- Which deadlines people were told of, at most once a day for each release.
+CREATE TABLE deadline_alerts (
+    release_key text NOT NULL REFERENCES releases ON DELETE CASCADE,
+    told_on date NOT NULL,
+    PRIMARY KEY (release_key, told_on)
+);
+
 -- Encounters and codes -----------------------------------------------------------------------------------------------
 
 CREATE TABLE encounters (

@@ -92,7 +92,7 @@ def _verify_permitted(verdict: Verdict, standing: Standing, database: Database) 
     if in_service != verdict.against_model_id:
         raise PromotionError(
             f"{verdict.model_id} was judged against {verdict.against_model_id or 'no model'}, but {in_service or 'no model'} is in "
-            "service now: judge the scorecard again"
+            "service now: evaluate and judge it again"
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 PROJECT_FOLDER = Path(__file__).resolve().parents[2]
-DAG_IDS = ["build_dataset", "code_encounters", "export_encounters", "ingest_release", "train_model"]
+DAG_IDS = ["build_dataset", "code_encounters", "export_encounters", "ingest_release", "rollback_model", "train_model"]
 TOO_HEAVY = {
     "accelerate", "boto3", "datasets", "deepspeed", "great_expectations", "matplotlib", "numpy", "openai", "pandas", "pyarrow",
     "scipy", "sklearn", "torch", "transformers",
@@ -114,6 +114,7 @@ def test_each_dag_leaves_the_asset_that_starts_the_next(facts: dict[str, Any]) -
     assert outlets == {
         "build_dataset.build_dataset": ["dataset"],
         "ingest_release.ingest_release": ["icd10cm_release"],
+        "rollback_model.rollback_model": ["promoted_model"],
         "train_model.promote_model": ["promoted_model"],
     }
     schedules = {dag["dag_id"]: dag["schedule"] for dag in facts["dags"]}
@@ -122,6 +123,7 @@ def test_each_dag_leaves_the_asset_that_starts_the_next(facts: dict[str, Any]) -
         "code_encounters": "CronTriggerTimetable",
         "export_encounters": "CronTriggerTimetable",
         "ingest_release": "AssetOrTimeSchedule",
+        "rollback_model": "NullTimetable",
         "train_model": "PartitionedAssetTimetable",
     }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import threading
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,7 +16,7 @@ import pytest
 from evaluation_fakes import TrainedModels
 
 from llmcoder_tasks.database import Database
-from llmcoder_tasks.errors import ModelError, PromotionError
+from llmcoder_tasks.errors import DatabaseUnreachable, ModelError, PointerMoved, PromotionError
 from llmcoder_tasks.evaluation.gate import Floor, Gate
 from llmcoder_tasks.evaluation.registry import POINTER_KEY, read_promoted
 from llmcoder_tasks.model.manifest import fetch_model, read_stored_manifest
@@ -95,6 +97,7 @@ def test_a_promoted_model_is_published_whole_with_its_evidence_and_named_by_the_
         "evaluation_id": verdict.verdict_id.rsplit("-", 1)[0],
         "replaced_model_id": None,
         "promoted_by": "A. Person",
+        "reason": "",
     }
     folder = fetch_model(models.storage, reference.uri, tmp_path / "cache")
     names = {path.name for path in folder.iterdir()}
@@ -156,7 +159,9 @@ def test_a_verdict_against_another_model_than_the_one_in_service_is_stale(models
         models.train(model_id)
     first, second = judge(models, "m1"), judge(models, "m2")
     promote(models, first)
-    with pytest.raises(PromotionError, match="m2 was judged against no model, but m1 is in service now: judge the scorecard again"):
+    with pytest.raises(
+        PromotionError, match="m2 was judged against no model, but m1 is in service now: evaluate and judge it again"
+    ):
         promote(models, second)
     assert promote(models, judge(models, "m2")).model_id == "m2"
     assert history(models) == [(1, "promote", "m1", None), (2, "promote", "m2", "m1")]
@@ -221,21 +226,15 @@ def test_a_crash_after_the_pointer_moved_is_mended_by_the_next_run(models: Train
     assert history(models) == [(1, "promote", "m1", None)]
 
 
-@pytest.mark.parametrize("kind", ["folder", "s3"])
-def test_of_two_promotions_at_once_exactly_one_wins(
-    database: Database, tmp_path: Path, kind: str, request: pytest.FixtureRequest
-) -> None:
+def open_models(kind: str, database: Database, folder: Path, request: pytest.FixtureRequest) -> TrainedModels:
     if kind == "folder":
-        storage: Storage = FolderStorage(tmp_path / "store")
-    else:
-        storage = open_storage(f"s3://artifacts/{tmp_path.name}", endpoint_url=request.getfixturevalue("s3_endpoint"))
-    models = TrainedModels(storage, database, tmp_path)
-    verdicts = []
-    for model_id in ("m1", "m2"):
-        models.train(model_id)
-        verdicts.append(judge(models, model_id))
-    # Both have seen where the pointer stands before either moves it.
-    barrier = threading.Barrier(2)
+        return TrainedModels(FolderStorage(folder / "store"), database, folder)
+    uri = f"s3://artifacts/{uuid.uuid4().hex}"
+    return TrainedModels(open_storage(uri, endpoint_url=request.getfixturevalue("s3_endpoint")), database, folder)
+
+
+def meet(storage: Storage, barrier: threading.Barrier) -> None:
+    """Nobody moves the pointer before everybody has seen where it stands."""
     moving = storage.write_pointer
 
     def write_pointer(key: str, data: bytes, *, replaces: str | None) -> None:
@@ -244,21 +243,155 @@ def test_of_two_promotions_at_once_exactly_one_wins(
 
     storage.write_pointer = write_pointer  # type: ignore[method-assign]
 
-    def run(verdict: VerdictRef) -> str:
-        try:
-            return promote(models, verdict).model_id
-        except PromotionError as error:
-            return str(error)
 
-    with ThreadPoolExecutor(2) as pool:
-        answers = list(pool.map(run, verdicts))
-    winner = read_promoted(storage)
+def attempt(models: TrainedModels, verdict: VerdictRef, storage: Storage | None = None) -> str:
+    try:
+        return promote(models, verdict, storage).model_id
+    except PromotionError as error:
+        return str(error)
+
+
+MEETINGS = 20
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_of_two_promotions_at_once_exactly_one_wins_and_the_other_is_told(
+    database: Database, tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    models = open_models(kind, database, tmp_path, request)
+    meet(models.storage, threading.Barrier(2))
+    for meeting in range(1, MEETINGS + 1):
+        pair = {f"a{meeting}", f"b{meeting}"}
+        for model_id in pair:
+            models.train(model_id)
+        before = read_promoted(models.storage)
+        verdicts = [judge(models, model_id) for model_id in sorted(pair)]
+        with ThreadPoolExecutor(2) as pool:
+            answers = list(pool.map(lambda verdict: attempt(models, verdict), verdicts))
+        winner = read_promoted(models.storage)
+        assert winner is not None
+        (loser,) = pair - {winner.model_id}
+        (told,) = [answer for answer in answers if answer != winner.model_id]
+        assert told.startswith(f"{loser} was not put into service: another promotion moved ")
+        assert f"{winner.model_id} is in service now, by A. Person. Evaluate the model against that one" in told
+        assert history(models)[meeting - 1 :] == [(meeting, "promote", winner.model_id, before.model_id if before else None)]
+
+
+def promote_in_a_process(uri: str, endpoint: str | None, url: str, verdict: VerdictRef, barrier: Any, answers: Any) -> None:
+    storage = open_storage(uri, endpoint_url=endpoint)
+    meet(storage, barrier)
+    try:
+        answers.put(promote_model(verdict, promoted_by="A. Person", storage=storage, database=Database(url)).model_id)
+    except PromotionError as error:
+        answers.put(str(error))
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_of_two_processes_that_promote_at_once_exactly_one_wins(
+    database: Database, tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    models = open_models(kind, database, tmp_path, request)
+    endpoint = request.getfixturevalue("s3_endpoint") if kind == "s3" else None
+    for model_id in ("m1", "m2"):
+        models.train(model_id)
+    verdicts = [judge(models, "m1"), judge(models, "m2")]
+    context = multiprocessing.get_context("spawn")
+    barrier, answers = context.Barrier(2), context.Queue()
+    url = database.engine.url.render_as_string(hide_password=False)
+    processes = [
+        context.Process(target=promote_in_a_process, args=(models.storage.uri, endpoint, url, verdict, barrier, answers))
+        for verdict in verdicts
+    ]
+    for process in processes:
+        process.start()
+    given = [answers.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    winner = read_promoted(models.storage)
     assert winner is not None
-    loser = "m2" if winner.model_id == "m1" else "m1"
-    assert winner.model_id in answers
-    (message,) = [answer for answer in answers if answer != winner.model_id]
-    assert message.startswith(f"{loser} was not put into service: another promotion moved")
+    assert sorted(answer == winner.model_id for answer in given) == [False, True]
+    assert any(f"{winner.model_id} is in service now" in answer for answer in given)
     assert history(models) == [(1, "promote", winner.model_id, None)]
+
+
+def test_whoever_loses_writes_the_row_of_a_winner_that_died_before_it_could(models: TrainedModels) -> None:
+    for model_id in ("m1", "m2"):
+        models.train(model_id)
+    first, second = judge(models, "m1"), judge(models, "m2")
+    overtaken = FolderStorage(models.storage.folder)  # type: ignore[attr-defined]
+    moving = overtaken.write_pointer
+
+    def write_pointer(key: str, data: bytes, *, replaces: str | None) -> None:
+        promote(models, first)
+        with models.database.transaction() as transaction:
+            transaction.run_script("DELETE FROM promotions")
+        moving(key, data, replaces=replaces)
+
+    overtaken.write_pointer = write_pointer  # type: ignore[method-assign]
+    assert "m1 is in service now" in attempt(models, second, overtaken)
+    assert history(models) == [(1, "promote", "m1", None)]
+
+
+def test_a_store_that_took_the_move_and_lost_its_answer_has_made_a_winner(models: TrainedModels) -> None:
+    """S3 clients repeat a request whose answer did not come, and the repetition meets its own write."""
+    models.train("m1")
+    verdict = judge(models, "m1")
+    twice = FolderStorage(models.storage.folder)  # type: ignore[attr-defined]
+    moving = twice.write_pointer
+
+    def write_pointer(key: str, data: bytes, *, replaces: str | None) -> None:
+        moving(key, data, replaces=replaces)
+        moving(key, data, replaces=replaces)
+
+    twice.write_pointer = write_pointer  # type: ignore[method-assign]
+    assert attempt(models, verdict, twice) == "m1"
+    assert history(models) == [(1, "promote", "m1", None)]
+
+
+def test_a_store_that_refuses_both_of_two_moves_is_asked_again(models: TrainedModels) -> None:
+    models.train("m1")
+    verdict = judge(models, "m1")
+    shy = FolderStorage(models.storage.folder)  # type: ignore[attr-defined]
+    moving, refusals = shy.write_pointer, iter([PointerMoved("409"), PointerMoved("409")])
+
+    def write_pointer(key: str, data: bytes, *, replaces: str | None) -> None:
+        for refusal in refusals:
+            raise refusal
+        moving(key, data, replaces=replaces)
+
+    shy.write_pointer = write_pointer  # type: ignore[method-assign]
+    assert attempt(models, verdict, shy) == "m1"
+
+
+def test_a_database_that_goes_away_after_the_move_leaves_a_message_that_says_what_is_in_service(
+    models: TrainedModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models.train("m1")
+    verdict = judge(models, "m1")
+    writing = models.database.execute
+
+    def execute(query: str, parameters: Any = ()) -> int:
+        if query == "record_promotion":
+            raise DatabaseUnreachable("no answer")
+        return writing(query, parameters)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models.database, "execute", execute)
+        with pytest.raises(DatabaseUnreachable, match="m1 is in service now, but the table promotions has no row of it: no answer"):
+            promote(models, verdict)
+    promote(models, verdict)
+    assert history(models) == [(1, "promote", "m1", None)]
+
+
+def test_a_pointer_and_a_table_that_say_different_things_are_named(models: TrainedModels) -> None:
+    for model_id in ("m1", "m2"):
+        models.train(model_id)
+    promote(models, judge(models, "m1"))
+    verdict = judge(models, "m2")
+    with models.database.transaction() as transaction:
+        transaction.run_script("UPDATE promotions SET model_id = 'm2'")
+    with pytest.raises(PromotionError, match="a promote of m1 in the pointer .* but a promote of m2 in the table promotions"):
+        promote(models, verdict)
 
 
 def test_a_damaged_pointer_is_named(models: TrainedModels) -> None:

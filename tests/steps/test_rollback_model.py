@@ -13,7 +13,7 @@ from llmcoder_tasks.evaluation.gate import Floor, Gate
 from llmcoder_tasks.evaluation.registry import read_promoted, read_standing
 from llmcoder_tasks.steps.judge_model import judge_model
 from llmcoder_tasks.steps.promote_model import promote_model
-from llmcoder_tasks.steps.rollback_model import rollback_model
+from llmcoder_tasks.steps.rollback_model import Rollback, plan_rollback, rollback_model
 from llmcoder_tasks.storage import FolderStorage
 
 pytestmark = pytest.mark.integration
@@ -34,9 +34,11 @@ def serve(models: TrainedModels, *model_ids: str) -> None:
 
 
 def roll_back(models: TrainedModels, to_model_id: str | None = None) -> str:
-    return rollback_model(
-        to_model_id=to_model_id, promoted_by="A. Person", storage=models.storage, database=models.database
-    ).model_id
+    return follow(models, plan_rollback(to_model_id, storage=models.storage, database=models.database))
+
+
+def follow(models: TrainedModels, plan: Rollback, reason: str = "codes nothing on ward 3") -> str:
+    return rollback_model(plan, promoted_by="A. Person", reason=reason, storage=models.storage, database=models.database).model_id
 
 
 def test_each_rollback_without_a_name_goes_one_model_further_back(models: TrainedModels) -> None:
@@ -123,3 +125,38 @@ def test_a_lost_row_of_the_history_is_written_before_the_rollback(models: Traine
         transaction.run_script("DELETE FROM promotions WHERE promotion_id = 2")
     assert roll_back(models) == "m1"
     assert [row["model_id"] for row in models.database.fetch_all("list_promotions")] == ["m1", "m2", "m1"]
+
+
+def test_who_rolled_back_and_why_is_kept_in_the_table_and_in_the_pointer(models: TrainedModels) -> None:
+    serve(models, "m1", "m2")
+    roll_back(models)
+    row = models.database.fetch_all("list_promotions")[-1]
+    standing = read_standing(models.storage).promotion
+    assert standing is not None
+    assert (
+        (row["promoted_by"], row["reason"]) == (standing.promoted_by, standing.reason) == ("A. Person", "codes nothing on ward 3")
+    )
+    assert row["promoted_at"] is not None
+
+
+def test_a_plan_that_is_followed_twice_goes_back_one_model_and_no_further(models: TrainedModels) -> None:
+    serve(models, "m1", "m2", "m3")
+    plan = plan_rollback(None, storage=models.storage, database=models.database)
+    assert plan == Rollback("m3", "m2")
+    assert [follow(models, plan), follow(models, plan)] == ["m2", "m2"]
+
+
+def test_a_plan_is_dead_when_another_model_went_into_service_since(models: TrainedModels) -> None:
+    serve(models, "m1", "m2")
+    plan = plan_rollback(None, storage=models.storage, database=models.database)
+    serve(models, "m3")
+    with pytest.raises(PromotionError, match="m2 was to be rolled back, but m3 is in service now"):
+        follow(models, plan)
+    assert read_promoted(models.storage) == promoted_as(models, "m3")
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "x" * 1001])
+def test_a_rollback_without_a_reason_that_can_be_kept_is_refused(models: TrainedModels, reason: str) -> None:
+    serve(models, "m1", "m2")
+    with pytest.raises(PromotionError, match="needs a reason of 1 to 1000 characters"):
+        follow(models, Rollback("m2", "m1"), reason)
