@@ -1,14 +1,16 @@
 """
-### A dataset → two stages of training → scorecard → verdict → the model in service
+### A dataset → an update or two stages of training → scorecard → verdict → the model in service
 
 Starts by itself when `build_dataset` has stored a dataset; the partition key of the run is the dataset id. A run by hand needs
-the partition key, or the param `dataset_id`. Training holds the one slot of the pool `gpu_pool` and the queue `gpu`. A model
-that the gate does not promote stays out of service, and `check_verdict` says why. With approval required, `approve` waits for a
-person under *Required Actions*.
+the partition key, or the param `dataset_id`. `choose_training` says in its log why the model in service is updated, or another one
+trained in full; the param `training` asks for one of the two. Training holds the one slot of the pool `gpu_pool` and the queue
+`gpu`. A model that the gate does not promote stays out of service, and `check_verdict` says why. With approval required, `approve`
+waits for a person under *Required Actions*.
 
 ### On failure
 
-- **TrainingError**: the end of the training log stands above. Clear the task: training resumes from its last checkpoint.
+- **TrainingError**: the end of the training log stands above. Clear the task: training resumes from its last checkpoint. Of
+  `choose_training`: the update that was asked for cannot be, and the message says why; run with `training` at `full`.
 - **RecipeError**: the recipe names an unknown key or value; the message names the nearest known one.
 - **ModelError**: a model folder is incomplete or altered. Clear the stage that wrote it.
 - **EvaluationError**: the suites cannot be judged, mostly a dataset that another version wrote. Run `build_dataset` again.
@@ -20,6 +22,7 @@ person under *Required Actions*.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -36,7 +39,7 @@ SETTINGS = Settings.from_environment()
 
 
 def train_stage(stage: str, dataset: dict[str, str], base: dict[str, str] | None, recipe: str) -> ModelRef:
-    """Train one stage of a recipe; stage two starts from `base`."""
+    """Train one stage of a recipe; stage two and an update start from `base`."""
     from llmcoder_tasks.model.recipe import read_recipe
     from llmcoder_tasks.steps.train_model import train_model
 
@@ -65,12 +68,46 @@ def record(verdict: dict[str, str], approved: bool, answered_by: str) -> None:
     record_approval(VerdictRef(**verdict), approved=approved, answered_by=answered_by, database=connect().database)
 
 
+@llmcoder_task(task_id="choose_training")
+def choose(dataset: dict[str, str], *, params: Any = None) -> Any:
+    """Whether the model in service is updated, and why."""
+    from llmcoder_tasks.model.recipe import read_recipe
+    from llmcoder_tasks.steps.choose_training import choose_training
+
+    stores = connect()
+    return choose_training(
+        DatasetRef(**dataset),
+        wanted=params["training"],
+        recipe=read_recipe(params["recipe"]),
+        storage=stores.storage,
+        database=stores.database,
+    )
+
+
+@llmcoder_task(chooses=True)
+def take_way(way: dict[str, Any]) -> Any:
+    """The task that trains first."""
+    return "update_model" if way["kind"] == "update" else "train_stage_one"
+
+
+@llmcoder_task(execution_timeout=timedelta(days=2), **GPU)
+def update_model(dataset: dict[str, str], way: dict[str, Any], *, params: Any = None) -> Any:
+    """Bring the model that was in service when the way was chosen up to date."""
+    base = ModelRef(way["base_model_id"], connect().storage.uri_of(f"models/{way['base_model_id']}"))
+    return train_stage("update", dataset, asdict(base), params["recipe"])
+
+
 @dag(
     schedule=PartitionedAssetTimetable(assets=DATASET),
     params={
         "dataset_id": Param(None, type=["null", "string"], description="Dataset of a run by hand."),
         "recipe": Param(
             SETTINGS.recipe, type="string", minLength=1, description="A recipe of llmcoder_tasks/recipes, or a YAML file."
+        ),
+        "training": Param(
+            "auto",
+            enum=["auto", "full", "update"],
+            description="Update the model in service or train in full; auto: update where the recipe can and little has changed.",
         ),
         "evaluation_limit": Param(1000, type="integer", minimum=1, description="Test items for each scenario."),
         "approval": Param(
@@ -85,7 +122,7 @@ def record(verdict: dict[str, str], approved: bool, answered_by: str) -> None:
     doc_md=__doc__,
 )
 def train_model() -> None:
-    """Train twice, fit, measure, judge, ask, promote."""
+    """Update or train twice, fit, measure, judge, ask, promote."""
 
     @llmcoder_task()
     def find_dataset(*, dag_run: Any = None, params: Any = None) -> Any:
@@ -100,14 +137,18 @@ def train_model() -> None:
     def train_stage_two(dataset: dict[str, str], base: dict[str, str], *, params: Any = None) -> Any:
         return train_stage("stage_two", dataset, base, params["recipe"])
 
-    @llmcoder_task(task_id="fit_coder", execution_timeout=timedelta(hours=6), **GPU)
-    def fit(model: dict[str, str], dataset: dict[str, str]) -> Any:
+    @llmcoder_task(task_id="fit_coder", trigger_rule="none_failed_min_one_success", execution_timeout=timedelta(hours=6), **GPU)
+    def fit(dataset: dict[str, str], trained: dict[str, str] | None, updated: dict[str, str] | None) -> Any:
         from llmcoder_tasks.steps.fit_coder import fit_coder
 
         stores = connect()
         cache_folder = stores.settings.home / "cache"
         return fit_coder(
-            ModelRef(**model), DatasetRef(**dataset), storage=stores.storage, database=stores.database, cache_folder=cache_folder
+            ModelRef(**(updated or trained or {})),
+            DatasetRef(**dataset),
+            storage=stores.storage,
+            database=stores.database,
+            cache_folder=cache_folder,
         )
 
     @llmcoder_task(task_id="fit_selection", reads_notes=True, execution_timeout=timedelta(hours=6), **GPU)
@@ -156,7 +197,10 @@ def train_model() -> None:
         return model
 
     dataset = find_dataset()
-    model = select(fit(train_stage_two(dataset, train_stage_one(dataset)), dataset))
+    way = choose(dataset)
+    first, updated = train_stage_one(dataset), update_model(dataset, way)
+    take_way(way) >> [first, updated]
+    model = select(fit(dataset, train_stage_two(dataset, first), updated))
     verdict = check_verdict(judge(evaluate(model, dataset)))
     approve = PromotionApproval(
         task_id="approve",

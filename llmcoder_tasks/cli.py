@@ -262,9 +262,9 @@ def _published_model(with_stores: Connections, model_id: str | None) -> ModelRef
 
 @main.command("train-model")
 @click.argument("dataset_id")
-@click.option("--stage", type=click.Choice(["stage_one", "stage_two"]), required=True, help="Which stage of the recipe.")
+@click.option("--stage", type=click.Choice(["stage_one", "stage_two", "update"]), required=True, help="Which stage of the recipe.")
 @click.option("--recipe", "recipe_name", help="Name of a recipe, or a YAML file; default: LLMCODER_RECIPE.")
-@click.option("--from", "base_model_id", help="The model that stage two starts from.")
+@click.option("--from", "base_model_id", help="The model that stage two or an update starts from.")
 def train_model_command(dataset_id: str, stage: str, recipe_name: str | None, base_model_id: str | None) -> None:
     """Train one stage of a recipe on a dataset.
 

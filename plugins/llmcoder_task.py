@@ -34,8 +34,8 @@ GPU: dict[str, Any] = {"pool": "gpu_pool", "queue": "gpu"}
 """Where a task runs that wants the accelerator for itself. LocalExecutor ignores the queue."""
 
 
-def llmcoder_task(*, reads_notes: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Decorate a function as a task. `options` are those of `airflow.sdk.task`."""
+def llmcoder_task(*, reads_notes: bool = False, chooses: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Decorate a function as a task. `options` are those of `airflow.sdk.task`. What `chooses` returns the id of the next task."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         @functools.wraps(function)
@@ -51,7 +51,7 @@ def llmcoder_task(*, reads_notes: bool = False, **options: Any) -> Callable[[Cal
                     raise
                 raise AirflowException(_describe_place(error)) from None
 
-        return task(**options)(run_step)
+        return (task.branch if chooses else task)(**options)(run_step)
 
     return decorate
 

@@ -115,12 +115,12 @@ CREATE TABLE models (
     release_key text NOT NULL REFERENCES releases,
     dataset_id text NOT NULL REFERENCES datasets,
     recipe text NOT NULL,
-    stage text NOT NULL CHECK (stage IN ('stage_one', 'stage_two')),
-    parent_model_id text REFERENCES models,    -- stage two starts from stage one
+    stage text NOT NULL CHECK (stage IN ('stage_one', 'stage_two', 'update')),
+    parent_model_id text REFERENCES models,    -- stage two starts from stage one, an update from a model of an earlier release
     uri text NOT NULL,
     manifest jsonb NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
-    CHECK ((stage = 'stage_two') = (parent_model_id IS NOT NULL))
+    CHECK ((stage = 'stage_one') = (parent_model_id IS NULL))
 );
 
 -- A line of a training curve.

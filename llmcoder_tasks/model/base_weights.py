@@ -61,7 +61,7 @@ def start_from_stage(recipe: Recipe, base_folder: Path, start: Path) -> AnswerTo
     tokenizer = AnswerTokenizer.load(start)
     config = json.loads((start / "config.json").read_text(encoding="utf-8"))
     logger.info(
-        "stage two inherits from %s: weights, %d layers of %d, %d tokens of vocabulary, context of %d tokens",
+        "training starts from %s: weights, %d layers of %d, %d tokens of vocabulary, context of %d tokens",
         manifest["model_id"],
         config["num_hidden_layers"],
         config["hidden_size"],

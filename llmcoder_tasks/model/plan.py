@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from llmcoder_tasks.errors import TrainingError
 from llmcoder_tasks.model.batches import Indices, draw_examples, plan_steps
-from llmcoder_tasks.model.recipe import Stage
+from llmcoder_tasks.model.recipe import Stage, UpdateStage
 from llmcoder_tasks.model.tokenizer import AnswerTokenizer
 from llmcoder_tasks.records import Example
 
@@ -39,14 +39,22 @@ class TrainingPlan:
 
     @classmethod
     def make(
-        cls, examples: Sequence[Example], stage: Stage, tokenizer: AnswerTokenizer, *, processes: int, seed: int
+        cls,
+        examples: Sequence[Example],
+        stage: Stage,
+        tokenizer: AnswerTokenizer,
+        *,
+        processes: int,
+        seed: int,
+        changed: Set[str] = frozenset(),
     ) -> TrainingPlan:
         """Draw examples for a stage, encode what was drawn, and lay out the steps.
 
-        Drawn examples that are too long are left out. Raises TrainingError when nothing is left to train on.
+        `changed` are the codes that an update has to learn. Drawn examples that are too long are left out. Raises TrainingError
+        when nothing is left to train on.
         """
-        scenarios = [example.scenario for example in examples]
-        order = draw_examples(scenarios, _shares(stage, scenarios), _count(stage, scenarios), seed=seed)
+        pools, shares = _share_out(examples, stage, changed)
+        order = draw_examples(pools, shares, _count(stage, pools), seed=seed)
         drawn = [examples[number] for number in np.unique(order)]
         prompts, _ = tokenizer.encode_prompts([example.text for example in drawn])
         answers = [tokenizer.encode_answer(example.codes) for example in drawn]
@@ -111,6 +119,24 @@ class TrainingPlan:
         keep = int(answer_lengths.max())
         following = np.concatenate([ids[:, 1:], self.last_ids[rows, None]], axis=1)[:, -keep:]
         return ids, np.where(np.arange(keep) >= keep - answer_lengths[:, None], following, ignored)
+
+
+def _share_out(examples: Sequence[Example], stage: Stage, changed: Set[str]) -> tuple[list[str], dict[str, float]]:
+    """The pool that each example is drawn from, and the share of each pool: its scenario; in an update, changed codes apart."""
+    scenarios = [example.scenario for example in examples]
+    if not isinstance(stage, UpdateStage):
+        return scenarios, _shares(stage, scenarios)
+    is_changed = [not changed.isdisjoint(example.codes) for example in examples]
+    pools = [f"changed {name}" if new else name for name, new in zip(scenarios, is_changed, strict=True)]
+    # Fewer changed examples than the recipe wants leave their room to the replay, instead of coming again and again.
+    share = min(stage.changed_share, stage.changed_passes * sum(is_changed) / _count(stage, pools))
+    present = set(pools)
+    shares: dict[str, float] = {}
+    for prefix, part in (("changed ", share), ("", 1 - share)):
+        mix = {f"{prefix}{name}": weight for name, weight in stage.mix.items() if f"{prefix}{name}" in present}
+        total = sum(mix.values())
+        shares |= {name: part * weight / total for name, weight in mix.items() if total}
+    return pools, shares
 
 
 def _count(stage: Stage, scenarios: Sequence[str]) -> int:

@@ -1,4 +1,5 @@
-"""A recipe: everything that decides how a model is trained in its two stages, read from one YAML file and kept with the model.
+"""A recipe: everything that decides how a model is trained in its two stages and brought up to date with a later release, read from
+one YAML file and kept with the model.
 
 Amounts are given in passes or examples and in tokens, never in seconds, so that a run can be repeated. Unknown keys are refused.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -19,7 +20,12 @@ from llmcoder_tasks.prompt import ConditionsPerAnswer, PromptForm
 from llmcoder_tasks.records import SCENARIOS
 from llmcoder_tasks.settings import RECIPES_FOLDER
 
-STAGES = ("stage_one", "stage_two")
+FULL_STAGES = ("stage_one", "stage_two")
+"""What a model trained from nothing, or from pretrained weights, goes through."""
+
+UPDATE = "update"
+STAGES = (*FULL_STAGES, UPDATE)
+"""The last one a recipe may leave out: then every release is trained in full."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +61,20 @@ class Stage:
     average_every_steps: int | None = None  # processes train apart and average their weights so often; None: gradients, each step
     log_every_steps: int = 50
     checkpoint_every_steps: int = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateStage(Stage):
+    """What brings a model of an earlier release up to date: the codes that changed, and a replay of all others.
+
+    `changed_share` of the examples are about a code that is new or has another title, the rest about any other code; both by the
+    shares of the mix. On average an example of a changed code comes at most `changed_passes` times: a release that changes little
+    is mostly replay. `most_changed` is the share of the billable codes up to which an update is chosen when nobody says what to do.
+    """
+
+    changed_share: float
+    changed_passes: int
+    most_changed: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +129,7 @@ def _verify(recipe: Recipe, place: str) -> None:
         raise RecipeError(f"{place}: prompt_form is compact for an architecture of its own, chat for base_weights")
     if not 0 < recipe.answer_tokens < recipe.context_tokens:
         raise RecipeError(f"{place}: answer_tokens must be less than context_tokens, {recipe.context_tokens}")
-    if sorted(recipe.stages) != sorted(STAGES):
-        raise RecipeError(f"{place}: stages must be {' and '.join(STAGES)}, not {', '.join(recipe.stages) or 'nothing'}")
+    _verify_stage_names(recipe.stages, place)
     if recipe.architecture is not None:
         _verify_scenarios(recipe.architecture.vocabulary_scenarios, f"{place}: architecture.vocabulary_scenarios")
     if recipe.deepspeed_zero_stage and any(stage.embedding_factor != 1 for stage in recipe.stages.values()):
@@ -121,6 +140,15 @@ def _verify(recipe: Recipe, place: str) -> None:
             raise RecipeError(f"{place}: stages.{name}.mix: with conditions_per_answer one, notes must be 0")
         if recipe.deepspeed_zero_stage and stage.average_every_steps:
             raise RecipeError(f"{place}: stages.{name}: DeepSpeed shares gradients itself: leave average_every_steps out")
+
+
+def _verify_stage_names(names: Collection[str], place: str) -> None:
+    for name in names:
+        if name not in STAGES:
+            raise RecipeError(f"{place}: stages: unknown stage {name!r}{_did_you_mean(name, STAGES)}")
+    if not set(FULL_STAGES) <= set(names):
+        found = ", ".join(names) or "nothing"
+        raise RecipeError(f"{place}: stages must be {' and '.join(FULL_STAGES)}, and {UPDATE} if you like, not {found}")
 
 
 def _verify_stage(stage: Stage, place: str, context_tokens: int) -> None:
@@ -138,6 +166,18 @@ def _verify_stage(stage: Stage, place: str, context_tokens: int) -> None:
     _verify_scenarios(stage.mix, f"{place}.mix")
     if not stage.mix or min(stage.mix.values()) < 0 or sum(stage.mix.values()) <= 0:
         raise RecipeError(f"{place}.mix needs shares of 0 or more with a sum above 0")
+    if isinstance(stage, UpdateStage):
+        _verify_update(stage, place)
+
+
+def _verify_update(stage: UpdateStage, place: str) -> None:
+    if stage.examples is None:
+        raise RecipeError(f"{place}: an update has a budget: give examples, not epochs")
+    for key, share in (("changed_share", stage.changed_share), ("most_changed", stage.most_changed)):
+        if not 0 <= share <= 1:
+            raise RecipeError(f"{place}.{key} is {share}: expected 0 to 1")
+    if stage.changed_passes < 1:
+        raise RecipeError(f"{place}.changed_passes is {stage.changed_passes}: expected 1 or more")
 
 
 def _verify_scenarios(names: Any, place: str) -> None:
@@ -171,10 +211,14 @@ def _convert(value: Any, hint: Any, place: str) -> Any:
         inner = next(part for part in arguments if part is not type(None))
         return None if value is None else _convert(value, inner, place)
     if origin is dict and isinstance(value, Mapping):
-        return {str(key): _convert(part, arguments[1], f"{place}.{key}") for key, part in value.items()}
+        return {str(key): _convert(part, _hint_of(key, arguments[1]), f"{place}.{key}") for key, part in value.items()}
     if origin is tuple and isinstance(value, list):
         return tuple(_convert(part, arguments[0], place) for part in value)
     return _build(hint, value, place) if is_dataclass(hint) else _convert_scalar(value, hint, place)
+
+
+def _hint_of(key: Any, hint: Any) -> Any:
+    return UpdateStage if hint is Stage and key == UPDATE else hint
 
 
 def _convert_scalar(value: Any, hint: Any, place: str) -> Any:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,14 @@ from llmcoder_tasks import __version__
 from llmcoder_tasks.database import Database
 from llmcoder_tasks.dataset.store import fetch_dataset, read_examples, read_manifest
 from llmcoder_tasks.errors import TrainingError
+from llmcoder_tasks.icd10cm.code_set import read_code_set
 from llmcoder_tasks.model.base_weights import start_from_nothing, start_from_pretrained, start_from_stage
 from llmcoder_tasks.model.manifest import MANIFEST_NAME, fetch_model, read_stored_manifest, write_manifest
 from llmcoder_tasks.model.plan import PLAN_NAME, TrainingPlan
-from llmcoder_tasks.model.recipe import STAGES, Recipe
+from llmcoder_tasks.model.recipe import FULL_STAGES, STAGES, UPDATE, Recipe
 from llmcoder_tasks.model.tokenizer import AnswerTokenizer
 from llmcoder_tasks.model.training_run import Job, ProgressReport, RunFolder, launch_training
+from llmcoder_tasks.model.update import find_codes_to_learn, find_obstacle
 from llmcoder_tasks.progress import record_step
 from llmcoder_tasks.records import CORRECTIONS, DatasetRef, Example, ModelRef
 from llmcoder_tasks.storage import Storage
@@ -45,7 +48,7 @@ def train_model(
     work_folder: Path,
     processes: int | None,
 ) -> ModelRef:
-    """Train `stage` of `recipe`; stage two starts from `base`, the model of stage one.
+    """Train `stage` of `recipe`; stage two starts from `base`, the model of stage one, an update from one of an earlier release.
 
     The model's id is a fingerprint of dataset, recipe, stage and base: the same call again finds the model trained and returns at
     once, and after a kill it goes on from the last checkpoint in `work_folder`. `processes` (None: as the recipe says) changes how
@@ -53,8 +56,9 @@ def train_model(
 
     Raises TrainingError when the run does not reach its end, TrainingInterrupted when a retry may go on; nothing is published then.
     """
-    _verify_stage(stage, base)
+    _verify_stage(stage, base, recipe)
     release_key = read_manifest(storage, dataset.uri).release_key
+    base_release = _read_base_release(base, recipe, release_key, storage) if base and stage == UPDATE else None
     model_id = make_model_id(release_key, dataset.dataset_id, recipe, stage, base)
     ref = ModelRef(model_id, storage.uri_of(f"training/{model_id}"))
     with record_step(database, "train_model", model_id) as detail:
@@ -66,8 +70,12 @@ def train_model(
                 job = Job(
                     model_id, stage, recipe, base is not None or recipe.base_weights is not None, processes or recipe.processes
                 )
-                _prepare(folder, job, dataset, base, storage)
+                changed = _find_changed(base_release, release_key, database) if base_release else frozenset()
+                _prepare(folder, job, dataset, base, storage, changed)
                 facts = _train(folder, job, lock)
+                if base_release:
+                    facts |= {"base_release_key": base_release}
+                    facts["figures"]["changed_codes"] = len(changed)
                 facts |= {"release_key": release_key, "dataset_id": dataset.dataset_id}
                 facts |= {"base_model_id": base.model_id if base else None, "base_weights": recipe.base_weights}
                 write_manifest(folder.model, facts)
@@ -89,14 +97,29 @@ def make_model_id(release_key: str, dataset_id: str, recipe: Recipe, stage: str,
     return f"{release_key}-{recipe.name}-{stage}-{digest[:8]}"
 
 
-def _verify_stage(stage: str, base: ModelRef | None) -> None:
+def _verify_stage(stage: str, base: ModelRef | None, recipe: Recipe) -> None:
     if stage not in STAGES:
         raise TrainingError(f"there is no stage {stage!r}: expected {' or '.join(STAGES)}")
-    if (stage == "stage_two") != (base is not None):
-        raise TrainingError(f"{stage} {'needs the model of stage one to start from' if base is None else 'starts from no model'}")
+    if stage not in recipe.stages:
+        raise TrainingError(f"recipe {recipe.name} has no stage {stage}: train its {' and '.join(FULL_STAGES)}")
+    if (stage != FULL_STAGES[0]) != (base is not None):
+        start = "a model of an earlier release" if stage == UPDATE else "the model of stage one"
+        raise TrainingError(f"{stage} {f'needs {start} to start from' if base is None else 'starts from no model'}")
 
 
-def _prepare(folder: RunFolder, job: Job, dataset: DatasetRef, base: ModelRef | None, storage: Storage) -> None:
+def _read_base_release(base: ModelRef, recipe: Recipe, release_key: str, storage: Storage) -> str:
+    """The release that the base of an update has learnt. Raises TrainingError when the base cannot be updated."""
+    manifest = read_stored_manifest(storage, base.uri)
+    if obstacle := find_obstacle(recipe, manifest, release_key):
+        raise TrainingError(f"no update is possible: {obstacle}")
+    return str(manifest["release_key"])
+
+
+def _find_changed(before: str, after: str, database: Database) -> frozenset[str]:
+    return find_codes_to_learn(*(read_code_set(database, key).titles for key in (before, after)))
+
+
+def _prepare(folder: RunFolder, job: Job, dataset: DatasetRef, base: ModelRef | None, storage: Storage, changed: Set[str]) -> None:
     """Lay out the run, unless an earlier attempt already did."""
     if (folder.path / PLAN_NAME).is_file() and Job.read(folder) == job:
         logger.info("taking up an earlier attempt at %s in %s", job.model_id, folder.path)
@@ -112,9 +135,11 @@ def _prepare(folder: RunFolder, job: Job, dataset: DatasetRef, base: ModelRef | 
         if share > 0
         for example in read_examples(examples_folder, scenario, split="train")
     ]
-    if job.stage == "stage_two" and CORRECTIONS in read_manifest(storage, dataset.uri).tables:
+    if job.stage != FULL_STAGES[0] and CORRECTIONS in read_manifest(storage, dataset.uri).tables:
         examples += _read_corrections(examples_folder, job)
-    plan = TrainingPlan.make(examples, job.stage_settings, tokenizer, processes=job.processes, seed=job.recipe.seed)
+    plan = TrainingPlan.make(
+        examples, job.stage_settings, tokenizer, processes=job.processes, seed=job.recipe.seed, changed=changed
+    )
     plan.save(folder.path)
     limit = job.stage_settings.max_tokens
     if plan.left_out:
@@ -152,7 +177,7 @@ def _prepare_start(folder: RunFolder, job: Job, base: ModelRef | None, examples_
 def _train(folder: RunFolder, job: Job, lock: int) -> dict[str, Any]:
     """Run the training processes; the manifest's facts about how it went."""
     plan = TrainingPlan.load(folder.path)
-    started = time.monotonic()
+    started, cpu_before = time.monotonic(), _cpu_seconds_of_children()
     if not folder.model.is_dir():
         with _show_progress(f"training {job.model_id}", len(plan)) as report:
             launch_training(folder, job, lock=lock, report=report)
@@ -172,12 +197,19 @@ def _train(folder: RunFolder, job: Job, lock: int) -> dict[str, Any]:
             "examples_left_out": int(plan.left_out),
             "tokens": int(plan.tokens_until()[-1]),
             "seconds": round(time.monotonic() - started, 1),
+            "cpu_seconds": round(_cpu_seconds_of_children() - cpu_before, 1),
             "tokens_per_second": curve[-1]["tokens_per_second"],
             "first_loss": curve[0]["loss"],
             "final_loss": curve[-1]["loss"],
             "processes": job.processes,
         },
     }
+
+
+def _cpu_seconds_of_children() -> float:
+    """Of all training processes of this process that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def read_curve(path: Path) -> list[dict[str, Any]]:

@@ -39,6 +39,8 @@ def _describe(dag: Any) -> dict[str, Any]:
         "tasks": [
             {
                 "task_id": task.task_id,
+                "upstream": sorted(task.upstream_task_ids),
+                "trigger_rule": task.trigger_rule.value,
                 "owner": task.owner,
                 "retries": task.retries,
                 "backoff": task.retry_exponential_backoff,

@@ -100,13 +100,22 @@ def test_every_task_ends_one_day(facts: dict[str, Any]) -> None:
 
 
 def test_what_wants_the_accelerator_takes_its_slot(facts: dict[str, Any]) -> None:
-    wanting = {"train_stage_one", "train_stage_two", "fit_coder", "fit_selection", "evaluate_model"}
+    wanting = {"train_stage_one", "train_stage_two", "update_model", "fit_coder", "fit_selection", "evaluate_model"}
     for name, task in _tasks(facts):
         if task["task_id"] in wanting:
             assert (task["pool"], task["queue"]) == ("gpu_pool", "gpu"), (
                 f"{name}: pass **GPU, so that two trainings never share a GPU"
             )
     assert wanting <= {task["task_id"] for _, task in _tasks(facts)}, "a training task was renamed: rename it in this test too"
+
+
+def test_a_model_is_updated_or_trained_in_two_stages_and_either_is_fitted(facts: dict[str, Any]) -> None:
+    tasks = {task["task_id"]: task for name, task in _tasks(facts) if name.startswith("train_model.")}
+    assert tasks["take_way"]["upstream"] == ["choose_training"]
+    assert "take_way" in tasks["update_model"]["upstream"]
+    assert "take_way" in tasks["train_stage_one"]["upstream"]
+    assert {"train_stage_two", "update_model"} <= set(tasks["fit_coder"]["upstream"])
+    assert tasks["fit_coder"]["trigger_rule"] == "none_failed_min_one_success", "one of its two ways is always skipped"
 
 
 def test_each_dag_leaves_the_asset_that_starts_the_next(facts: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from llmcoder_tasks.errors import TrainingError
 from llmcoder_tasks.model.batches import draw_examples, plan_steps
 from llmcoder_tasks.model.plan import TrainingPlan
-from llmcoder_tasks.model.recipe import Stage, read_recipe
+from llmcoder_tasks.model.recipe import Stage, UpdateStage, read_recipe
 from llmcoder_tasks.model.tokenizer import AnswerTokenizer
 from llmcoder_tasks.records import Example
 
@@ -120,3 +120,25 @@ def test_examples_that_are_too_long_are_left_out_and_counted(tokenizer: AnswerTo
     assert plan.left_out >= 1
     with pytest.raises(TrainingError, match="none of 4 examples fits 3 tokens"):
         TrainingPlan.make(EXAMPLES, replace(stage, max_tokens=3), tokenizer, processes=1, seed=5)
+
+
+@pytest.mark.parametrize(("share", "passes", "expected"), [(0.5, 100, 50), (0.5, 7, 14), (0.0, 7, 0)])
+def test_an_update_draws_changed_codes_by_their_share_and_none_of_them_too_often(
+    tokenizer: AnswerTokenizer, share: float, passes: int, expected: int
+) -> None:
+    """Of 100 examples, two of them about the changed code: 50 by share, or 2 examples x 7 passes."""
+    update = read_recipe("tiny").stages["update"]
+    assert isinstance(update, UpdateStage)
+    update = replace(update, mix={"base": 0.5, "multiple": 0.5}, examples=100, changed_share=share, changed_passes=passes)
+    plan = TrainingPlan.make(EXAMPLES, update, tokenizer, processes=1, seed=5, changed={"E119", "I10"})
+    drawn = [plan.inputs[plan.input_starts[row] : plan.input_starts[row + 1]].tolist() for row in plan.steps]
+    changed = [tokenizer.encode_prompts([TEXTS[number]])[0][0] for number in (1, 3)]
+    counts = [sum(row[: len(prompt)] == prompt for row in drawn) for prompt in changed]
+    assert counts == [expected // 2] * 2
+    assert len(drawn) == 100
+
+
+def test_an_update_without_a_changed_code_is_all_replay(tokenizer: AnswerTokenizer) -> None:
+    update = read_recipe("tiny").stages["update"]
+    plan = TrainingPlan.make(EXAMPLES, update, tokenizer, processes=1, seed=5)
+    assert plan.example_count == update.examples

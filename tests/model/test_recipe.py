@@ -63,6 +63,11 @@ def test_a_misspelt_key_gets_the_nearest_key(facts: dict[str, Any]) -> None:
         (("deepspeed_zero_stage",), 2, "embedding_factor must be 1"),
         (("seed",), True, "seed is True: expected int"),
         (("stages", "stage_two"), None, "expected a mapping"),
+        (("stages", "update", "changed_shar"), 0.1, "unknown key 'changed_shar' \\(did you mean 'changed_share'\\?\\)"),
+        (("stages", "update", "changed_share"), 1.5, "stages.update.changed_share is 1.5: expected 0 to 1"),
+        (("stages", "update", "most_changed"), -0.1, "stages.update.most_changed is -0.1: expected 0 to 1"),
+        (("stages", "update", "changed_passes"), 0, "changed_passes is 0: expected 1 or more"),
+        (("stages", "stage_two", "changed_share"), 0.5, "stages.stage_two: unknown key 'changed_share'"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_named_with_its_place(
@@ -82,8 +87,26 @@ def test_a_missing_key_and_a_missing_stage_are_named(facts: dict[str, Any]) -> N
         parse_recipe(facts, "r.yaml")
     facts["seed"] = 1
     del facts["stages"]["stage_two"]
-    with pytest.raises(RecipeError, match="stages must be stage_one and stage_two, not stage_one"):
+    with pytest.raises(RecipeError, match="stages must be stage_one and stage_two, and update if you like, not stage_one, update"):
         parse_recipe(facts, "r.yaml")
+
+
+def test_a_misspelt_stage_gets_the_nearest_name(facts: dict[str, Any]) -> None:
+    facts["stages"]["updat"] = facts["stages"]["stage_one"]
+    with pytest.raises(RecipeError, match="stages: unknown stage 'updat' .did you mean 'update'"):
+        parse_recipe(facts, "r.yaml")
+
+
+def test_an_update_has_a_budget_of_examples(facts: dict[str, Any]) -> None:
+    del facts["stages"]["update"]["examples"]
+    facts["stages"]["update"]["epochs"] = 1.0
+    with pytest.raises(RecipeError, match="stages.update: an update has a budget: give examples"):
+        parse_recipe(facts, "r.yaml")
+
+
+def test_a_recipe_may_leave_the_update_out(facts: dict[str, Any]) -> None:
+    del facts["stages"]["update"]
+    assert list(parse_recipe(facts, "r.yaml").stages) == ["stage_one", "stage_two"]
 
 
 def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
