@@ -4,7 +4,8 @@
 Starts by itself when a release arrives in the landing place (`LLMCODER_LANDING`, a folder or an S3 prefix; one folder or zip
 for each release), and on 1 April and 1 October as the alarm for a release that takes effect and has not arrived. A run by hand
 takes `source` (folder, zip, `s3://` prefix or URL); without it, the full April 2026 release that is installed with LLMCoder.
-Every loaded release becomes a partition of the asset `icd10cm_release`, and `build_dataset` goes on from there.
+Every loaded release becomes a partition of the asset `icd10cm_release`, and `build_dataset` goes on from there. `report_release`
+writes what it changes here: `release_reports` has the figures and the folder of the page.
 
 ### On failure
 
@@ -76,7 +77,15 @@ def ingest_release() -> None:
         outlet_events[ICD10CM_RELEASE].add_partitions(release.key)
         return release
 
-    ingest.expand_kwargs(find_releases())
+    # Beside the loop that goes on from the asset: a report that fails leaves the release loaded.
+    @llmcoder_task(task_id="report_release", max_active_tis_per_dagrun=1)
+    def report(release: dict[str, str]) -> Any:
+        from llmcoder_tasks.steps.report_release import report_release
+
+        stores = connect()
+        return report_release(release["key"], storage=stores.storage, database=stores.database)
+
+    report.expand(release=ingest.expand_kwargs(find_releases()))
 
 
 ingest_release()

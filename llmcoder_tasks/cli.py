@@ -142,6 +142,19 @@ def ingest_release_command(source: str | None, release_key: str | None, replace:
     )
 
 
+@main.command("report-release")
+@click.argument("release_key")
+def report_release_command(release_key: str) -> None:
+    """Write what a loaded release changes here: codes by chapter, those in use, encounters to code again, work to expect.
+
+    Example: llmcoder report-release FY2027
+    """
+    from llmcoder_tasks.steps.report_release import report_release
+
+    with_stores = connect()
+    _show(report_release(release_key, storage=with_stores.storage, database=with_stores.database))
+
+
 @main.command("build-dataset")
 @click.argument("release_key")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every variation.")

@@ -100,6 +100,16 @@ CREATE TABLE code_conversions (
     PRIMARY KEY (release_key, code, previous_code)
 );
 
+-- What a release changes here, as reported; the newest row of a release counts. Its folder in the artifact store has the rest.
+CREATE TABLE release_reports (
+    report_id text PRIMARY KEY,
+    release_key text NOT NULL REFERENCES releases ON DELETE CASCADE,
+    previous_release_key text REFERENCES releases,                 -- NULL: the first loaded release
+    uri text NOT NULL,
+    counts jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
 -- Datasets and models ------------------------------------------------------------------------------------------------
 
 CREATE TABLE datasets (
@@ -240,6 +250,7 @@ CREATE TABLE coding_runs (
     encounter_count integer NOT NULL CHECK (encounter_count >= 0),
     started_at timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz,
+    recode_release_key text REFERENCES releases,   -- only encounters coded with an older release; NULL: every one of its dates
     CHECK (from_date <= to_date),
     CHECK ((status = 'running') = (finished_at IS NULL))
 );
@@ -247,7 +258,6 @@ CREATE TABLE coding_runs (
 -- One row for each note that was coded by a model under a release: the promise of exactly once.
 CREATE TABLE coded_notes (
     encounter_id text NOT NULL,
-    recode_release_key text REFERENCES releases,   -- only encounters coded with an older release; NULL: every one of its dates
     note_sha256 text NOT NULL,
     model_id text NOT NULL REFERENCES models,
     release_key text NOT NULL REFERENCES releases,
@@ -261,13 +271,6 @@ CREATE TABLE coded_notes (
 );
 CREATE INDEX coded_notes_run ON coded_notes (coding_run_id);
 
--- Encounters of a run that could not be coded at all, and why.
-CREATE TABLE uncoded_encounters (
-    coding_run_id text NOT NULL REFERENCES coding_runs ON DELETE CASCADE,
-    encounter_id text NOT NULL REFERENCES encounters,
-    reason text NOT NULL CHECK (reason IN (
-        'no_discharge_summary',
-        'no_release_on_discharge_date'
 -- The coding of each encounter that counts: of its newest text, the newest.
 CREATE VIEW current_codings AS
 SELECT encounter.encounter_id, encounter.discharge_date, newest.note_sha256, newest.model_id, newest.release_key
@@ -288,7 +291,15 @@ FROM releases AS release
 JOIN current_codings AS coding ON coding.discharge_date >= release.effective_from
 JOIN releases AS older ON older.release_key = coding.release_key AND older.effective_from < release.effective_from;
 
+-- Encounters of a run that could not be coded at all, and why.
+CREATE TABLE uncoded_encounters (
+    coding_run_id text NOT NULL REFERENCES coding_runs ON DELETE CASCADE,
+    encounter_id text NOT NULL REFERENCES encounters,
+    reason text NOT NULL CHECK (reason IN (
+        'no_discharge_summary',
+        'no_release_on_discharge_date'
     )),
+    message text NOT NULL DEFAULT '',          -- for people: what is missing and what to do
     PRIMARY KEY (coding_run_id, encounter_id)
 );
 
@@ -296,7 +307,6 @@ CREATE TABLE predictions (
     prediction_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     encounter_id text NOT NULL,
     note_sha256 text NOT NULL,
-    message text NOT NULL DEFAULT '',          -- for people: what is missing and what to do
     model_id text NOT NULL,
     release_key text NOT NULL,
     code text NOT NULL,
@@ -458,6 +468,24 @@ CREATE TABLE review_codes (
     CHECK ((evidence_start IS NULL) = (evidence_end IS NULL)),
     CHECK (state <> 'open' OR origin = 'predicted')
 );
+
+-- The codes of each encounter that count: as finished in a review of its current coding's text, else as coded.
+CREATE VIEW final_codes AS
+SELECT coding.encounter_id, coding.discharge_date, used.code
+FROM current_codings AS coding
+CROSS JOIN LATERAL (
+    SELECT max(review_id) AS review_id FROM reviews
+    WHERE reviews.encounter_id = coding.encounter_id AND reviews.note_sha256 = coding.note_sha256 AND reviews.status = 'finished'
+) AS finished
+CROSS JOIN LATERAL (
+    SELECT chosen.code FROM review_codes AS chosen
+    WHERE chosen.review_id = finished.review_id AND chosen.state = 'accepted'
+    UNION ALL
+    SELECT prediction.code FROM predictions AS prediction
+    WHERE finished.review_id IS NULL
+      AND (prediction.encounter_id, prediction.note_sha256, prediction.model_id, prediction.release_key)
+        = (coding.encounter_id, coding.note_sha256, coding.model_id, coding.release_key)
+) AS used;
 
 -- What left the system: one folder in the artifact store each, written before its row.
 CREATE TABLE exports (

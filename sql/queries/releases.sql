@@ -74,3 +74,53 @@ SELECT kind, count(*) AS count FROM code_changes WHERE release_key = :release_ke
 
 -- name: list_code_changes
 SELECT code, kind, old_title, new_title, previous_release_key FROM code_changes WHERE release_key = :release_key ORDER BY code;
+
+-- A report that is the newest of its release already stays as it is; an older one that is right again becomes the newest.
+-- name: record_release_report
+INSERT INTO release_reports (report_id, release_key, previous_release_key, uri, counts)
+VALUES (:report_id, :release_key, :previous_release_key, :uri, CAST(:counts AS jsonb))
+ON CONFLICT (report_id) DO UPDATE SET created_at = now()
+WHERE EXISTS (
+    SELECT FROM release_reports AS newer
+    WHERE newer.release_key = release_reports.release_key AND newer.created_at > release_reports.created_at
+);
+
+-- name: list_release_reports
+SELECT report_id, release_key, previous_release_key, uri, counts, created_at FROM release_reports ORDER BY release_key, created_at DESC;
+
+-- name: list_outdated_encounters
+SELECT encounter_id, discharge_date,
+       EXISTS (
+           SELECT FROM reviews
+           WHERE reviews.encounter_id = outdated.encounter_id AND reviews.note_sha256 = outdated.note_sha256 AND status = 'finished'
+       ) AS is_reviewed
+FROM outdated_codings AS outdated WHERE release_key = :release_key ORDER BY encounter_id;
+
+-- name: find_last_coded_day
+SELECT discharge_date FROM current_codings ORDER BY discharge_date DESC LIMIT 1;
+
+-- name: count_used_codes
+SELECT code, count(*) AS encounters FROM final_codes WHERE discharge_date BETWEEN :first AND :last GROUP BY code;
+
+-- The codes of corrections that may train, without the phrases.
+-- name: list_correction_codes
+SELECT chosen.action_id, chosen.code
+FROM reviews AS review JOIN review_codes AS chosen USING (review_id)
+WHERE review.status = 'finished' AND chosen.state = 'accepted' AND chosen.origin IN ('replaced', 'added')
+  AND chosen.evidence_start IS NOT NULL
+ORDER BY chosen.action_id, chosen.code;
+
+-- A run that found its model trained already takes no time: the longest of each model counts. NULL where nothing was measured.
+-- name: measure_pace
+SELECT (SELECT sum(seconds) / sum((detail ->> 'coded')::integer) FROM step_runs
+        WHERE step = 'code_shard' AND (detail ->> 'coded')::integer > 0) AS seconds_a_note,
+       (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM ended - began)) / 60
+        FROM (SELECT max(acted_at) FILTER (WHERE action = 'claim') AS began, max(acted_at) FILTER (WHERE action = 'finish') AS ended
+              FROM review_actions GROUP BY review_id) AS held
+        WHERE ended > began) AS minutes_a_review,
+       (SELECT sum(seconds) / 60
+        FROM (SELECT DISTINCT ON (model.stage) max(step_run.seconds) AS seconds
+              FROM step_runs AS step_run JOIN models AS model ON model.model_id = step_run.subject
+              WHERE step_run.step = 'train_model' AND model.stage IN ('stage_one', 'stage_two')
+              GROUP BY model.model_id, model.stage, model.created_at
+              ORDER BY model.stage, model.created_at DESC) AS newest) AS training_minutes;
