@@ -21,9 +21,9 @@ from llmcoder_tasks.dataset.examples import MadeExample
 from llmcoder_tasks.dataset.store import DatasetManifest, write_tables
 from llmcoder_tasks.errors import ModelError, TrainingError
 from llmcoder_tasks.model.manifest import fetch_model
-from llmcoder_tasks.model.recipe import Recipe, read_recipe
+from llmcoder_tasks.model.recipe import Recipe, UpdateStage, read_recipe
 from llmcoder_tasks.records import DatasetRef, Example, ModelRef
-from llmcoder_tasks.steps.train_model import train_model
+from llmcoder_tasks.steps.train_model import make_model_id, train_model
 from llmcoder_tasks.storage import Storage, open_storage
 
 pytestmark = pytest.mark.integration
@@ -88,7 +88,7 @@ def test_two_stages_are_trained_published_and_recorded_and_a_second_call_returns
     one = _train(dataset, storage, database, work)
     two = _train(dataset, storage, database, work, "stage_two", base=one, processes=2, recipe=_recipe(average_every_steps=4))
     assert one.model_id.startswith("FY2026-tiny-stage_one-")
-    assert f"stage two inherits from {one.model_id}" in caplog.text
+    assert f"training starts from {one.model_id}" in caplog.text
     assert "tokens/s" in caplog.text
     assert " s left" in caplog.text
 
@@ -120,6 +120,75 @@ def test_two_stages_are_trained_published_and_recorded_and_a_second_call_returns
     assert time.monotonic() - started < 2
     assert f"{one.model_id} is already trained" in caplog.text
     assert not list(work.glob("FY*")), "work folders of finished runs stay behind"
+
+
+def _bring_next_release(dataset: DatasetRef, storage: Storage, database: Database, tmp_path: Path) -> DatasetRef:
+    """FY2027: the codes of FY2026, one of them with another title, and one in a category that FY2026 does not have."""
+    titles = TITLES | {"S000": "radiation of ear", "Q990": "bite of a crocodile"}
+    tables = {
+        "base": [_made("base", code, title) for code, title in titles.items()],
+        "reordered": [_made("reordered", code, " ".join(reversed(title.split(" of ")))) for code, title in titles.items()],
+    }
+    for scenario in ("abbreviations", "typos", "sentences", "multiple"):
+        tables[scenario] = []
+    folder = tmp_path / "next"
+    folder.mkdir()
+    manifest = DatasetManifest("FY2027-d1", "FY2027", "0" * 64, 0, "1", "0" * 64, {}, write_tables(tables, folder))
+    (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+    storage.publish_folder(folder, "datasets/FY2027-d1", last="manifest.json")
+    with database.transaction() as transaction:
+        transaction.run_script(
+            "INSERT INTO releases (release_key, effective_from, source, content_sha256, code_count, billable_count, uri) "
+            "VALUES ('FY2027', '2026-10-01', 'made up', 'y', 101, 101, 'x');"
+            "INSERT INTO datasets (dataset_id, release_key, uri, manifest) VALUES ('FY2027-d1', 'FY2027', 'x', '{}');"
+        )
+        for key, of_release in (("FY2026", TITLES), ("FY2027", titles)):
+            rows = [(key, code, True, title, title, number) for number, (code, title) in enumerate(of_release.items(), start=1)]
+            columns = ["release_key", "code", "is_billable", "short_title", "long_title", "position"]
+            transaction.copy_rows("codes", columns, rows)
+    return DatasetRef("FY2027-d1", storage.uri_of("datasets/FY2027-d1"))
+
+
+def test_an_update_learns_the_changed_codes_of_a_later_release_at_a_fraction_of_the_cost_and_says_so(
+    dataset: DatasetRef, storage: Storage, database: Database, tmp_path: Path
+) -> None:
+    work, recipe = tmp_path / "work", _recipe()
+    one = _train(dataset, storage, database, work)
+    two = _train(dataset, storage, database, work, "stage_two", base=one)
+    later = _bring_next_release(dataset, storage, database, tmp_path)
+    update = recipe.stages["update"]
+    assert isinstance(update, UpdateStage)
+    recipe = replace(
+        recipe, stages=recipe.stages | {"update": replace(update, examples=1700, changed_share=0.4, changed_passes=150)}
+    )
+    with pytest.raises(TrainingError, match="has learnt titles alone: its stage two comes first"):
+        _train(later, storage, database, work, "update", base=one, recipe=recipe)
+    updated = _train(later, storage, database, work, "update", base=two, recipe=recipe)
+    assert updated.model_id.startswith("FY2027-tiny-update-")
+    with pytest.raises(TrainingError, match="trained on FY2027, which is no release up to FY2026"):
+        _train(dataset, storage, database, work, "update", base=updated, recipe=recipe)
+
+    row = database.fetch_one("fetch_model", model_id=updated.model_id)
+    assert row is not None
+    assert (row["stage"], row["parent_model_id"]) == ("update", two.model_id)
+    manifest, before = row["manifest"], database.fetch_one("fetch_model", model_id=two.model_id)
+    assert (manifest["base_release_key"], manifest["figures"]["changed_codes"]) == ("FY2026", 2)
+    assert manifest["figures"]["cpu_seconds"] > 0
+    assert before is not None
+    assert manifest["figures"]["examples"] < before["manifest"]["figures"]["examples"] / 4
+
+    from llmcoder_tasks.model.local import LocalModel
+    from llmcoder_tasks.model.trie import CodeTrie
+
+    titles = TITLES | {"S000": "radiation of ear", "Q990": "bite of a crocodile"}
+    right = {}
+    for ref in (two, updated):
+        model = LocalModel.load(fetch_model(storage, ref.uri, tmp_path / "cache"))
+        found = model.predict(list(titles.values()), trie=CodeTrie.build(titles, model.tokenizer))
+        right[ref] = {code for code, codes in zip(titles, found, strict=True) if codes == (code,)}
+    assert "Q990" in right[updated], "a code of an unknown category was not learnt"
+    assert "Q990" not in right[two]
+    assert len(right[updated]) >= len(right[two]), "the update forgot more than it learnt"
 
 
 def test_a_killed_run_of_two_processes_goes_on_from_its_checkpoint_to_the_weights_of_an_undisturbed_one(
@@ -186,6 +255,11 @@ def test_a_stage_without_its_base_and_a_base_without_its_stage_are_refused(
         _train(dataset, storage, database, tmp_path, "stage_two")
     with pytest.raises(TrainingError, match="stage_one starts from no model"):
         _train(dataset, storage, database, tmp_path, base=ModelRef("x", "x"))
+    with pytest.raises(TrainingError, match="update needs a model of an earlier release"):
+        _train(dataset, storage, database, tmp_path, "update")
+    full = {name: stage for name, stage in _recipe().stages.items() if name != "update"}
+    with pytest.raises(TrainingError, match="recipe tiny has no stage update"):
+        _train(dataset, storage, database, tmp_path, "update", base=ModelRef("x", "x"), recipe=replace(_recipe(), stages=full))
     with pytest.raises(TrainingError, match="no stage 'stage_three'"):
         _train(dataset, storage, database, tmp_path, "stage_three")
 
@@ -209,3 +283,18 @@ def test_an_altered_base_model_is_refused(dataset: DatasetRef, storage: Storage,
     storage.write_bytes("training/one/config.json", b'{"hidden_size": 7}')
     with pytest.raises(ModelError, match="sha256 differs"):
         _train(dataset, storage, database, tmp_path, "stage_two", base=ModelRef("one", storage.uri_of("training/one")))
+
+
+@pytest.mark.parametrize(
+    ("stage", "base", "model_id"),
+    [
+        ("stage_one", None, "FY2025-compact-short-stage_one-29d64b3e"),
+        ("stage_two", "FY2025-compact-short-stage_one-29d64b3e", "FY2025-compact-short-stage_two-87bad27e"),
+    ],
+)
+def test_what_a_recipe_says_of_its_update_does_not_change_the_ids_of_its_other_stages(
+    stage: str, base: str | None, model_id: str
+) -> None:
+    """The ids of models that were trained before recipes had an update."""
+    start = ModelRef(base, "x") if base else None
+    assert make_model_id("FY2025", "FY2025-de795526", read_recipe("compact-short"), stage, start) == model_id
