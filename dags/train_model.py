@@ -14,6 +14,7 @@ waits for a person under *Required Actions*.
 - **RecipeError**: the recipe names an unknown key or value; the message names the nearest known one.
 - **ModelError**: a model folder is incomplete or altered. Clear the stage that wrote it.
 - **EvaluationError**: the suites cannot be judged, mostly a dataset that another version wrote. Run `build_dataset` again.
+- **approve asks again**: the comment was too long, or the answer came in the same seconds as the question. Answer again.
 - **check_verdict is skipped**: not a failure. The log has the verdict and its reasons.
 - **PromotionError**: another model went into service in the meantime; the message names it. Clear `evaluate_model`, which makes
   the comparison with the model in service; the gate, the approval and the promotion follow it.
@@ -27,7 +28,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param, PartitionedAssetTimetable, dag
-from llmcoder_approval import PromotionApproval, describe_verdict, name_of, require_promote
+from llmcoder_approval import Answer, PromotionApproval, describe_verdict, name_of, require_promote
 from llmcoder_assets import DATASET, PROMOTED_MODEL
 from llmcoder_task import GPU, TASK_DEFAULTS, llmcoder_task, require_key
 
@@ -56,16 +57,16 @@ def train_stage(stage: str, dataset: dict[str, str], base: dict[str, str] | None
     )
 
 
-def describe(verdict: dict[str, str]) -> str:
+def describe(verdict: dict[str, str], run_url: str) -> str:
     """What the person who approves is shown."""
-    return describe_verdict(connect().database, verdict["verdict_id"])
+    return describe_verdict(connect().database, verdict["verdict_id"], run_url=run_url, hours=SETTINGS.approval_hours)
 
 
-def record(verdict: dict[str, str], approved: bool, answered_by: str) -> None:
+def record(verdict: dict[str, str], answer: Answer) -> None:
     """Keep a person's answer."""
     from llmcoder_tasks.steps.record_approval import record_approval
 
-    record_approval(VerdictRef(**verdict), approved=approved, answered_by=answered_by, database=connect().database)
+    record_approval(VerdictRef(**verdict), **answer, database=connect().database)
 
 
 @llmcoder_task(task_id="choose_training")
@@ -208,6 +209,8 @@ def train_model() -> None:
         required="{{ params.approval }}",
         describe=describe,
         record=record,
+        approvers=SETTINGS.approvers,
+        response_timeout=timedelta(hours=SETTINGS.approval_hours),
         execution_timeout=None,
         # An answer that comes too early for the scheduler is asked for again: soon, and more than twice.
         retries=5,

@@ -14,6 +14,9 @@
 | LLMCODER_VARIATIONS_PER_CODE | texts of each code and scenario in the train split of the `build_dataset` DAG | 4 |
 | LLMCODER_TRAIN_ON_CORRECTIONS | `on`: the phrases that coders marked and corrected, patient text, go into datasets | `off` |
 | LLMCODER_APPROVAL | `required` or `off`: a person approves each promotion | `required` |
+| LLMCODER_APPROVERS | ids, by commas, of the Airflow users who may answer (embedded login: the name) | none: who may run DAGs |
+| LLMCODER_APPROVAL_HOURS | after how many hours without an answer a model is rejected | 72 |
+| LLMCODER_DEADLINE_DAYS | from how many days before a release takes effect people are told that it has no model | 14 |
 | LLMCODER_TRAINING_PROCESSES | torchrun processes, one a GPU or a core | what the recipe says |
 | LLMCODER_PORT | port of the Airflow UI | 8080, or the next free one |
 | LLMCODER_LLM_URL | server that speaks the OpenAI API, asked for variations of titles; never for anything of a patient | none |
@@ -59,6 +62,9 @@ _VARIABLES = frozenset(
         "LLMCODER_VARIATIONS_PER_CODE",
         "LLMCODER_TRAIN_ON_CORRECTIONS",
         "LLMCODER_APPROVAL",
+        "LLMCODER_APPROVERS",
+        "LLMCODER_APPROVAL_HOURS",
+        "LLMCODER_DEADLINE_DAYS",
         "LLMCODER_TRAINING_PROCESSES",
         "LLMCODER_PORT",
         "LLMCODER_LLM_URL",
@@ -105,6 +111,9 @@ class Settings:
     variations_per_code: int
     train_on_corrections: bool
     approval_required: bool
+    approvers: tuple[str, ...]
+    approval_hours: int
+    deadline_days: int
     training_processes: int | None
     port: int | None
     language_model: LanguageModel | None
@@ -132,6 +141,9 @@ class Settings:
             variations_per_code=_positive_int("LLMCODER_VARIATIONS_PER_CODE", env.get("LLMCODER_VARIATIONS_PER_CODE")) or 4,
             train_on_corrections=_train_on_corrections(env.get("LLMCODER_TRAIN_ON_CORRECTIONS")),
             approval_required=_approval(env.get("LLMCODER_APPROVAL")),
+            approvers=tuple(name.strip() for name in env.get("LLMCODER_APPROVERS", "").split(",") if name.strip()),
+            approval_hours=_positive_int("LLMCODER_APPROVAL_HOURS", env.get("LLMCODER_APPROVAL_HOURS")) or 72,
+            deadline_days=_positive_int("LLMCODER_DEADLINE_DAYS", env.get("LLMCODER_DEADLINE_DAYS")) or 14,
             training_processes=_positive_int("LLMCODER_TRAINING_PROCESSES", env.get("LLMCODER_TRAINING_PROCESSES")),
             port=_positive_int("LLMCODER_PORT", env.get("LLMCODER_PORT")),
             language_model=_language_model(env),
