@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hospital import admit
 from release_files import order_file, write_folder
+from reviewed_hospital import Hospital
 from sqlalchemy import text
 
 from llmcoder_tasks.coding.title_coder import TitleCoder
@@ -21,6 +22,7 @@ from llmcoder_tasks.records import ModelRef
 from llmcoder_tasks.steps.code_encounters import code_encounters, recode_encounters
 from llmcoder_tasks.steps.ingest_release import ingest_release
 from llmcoder_tasks.steps.report_release import ReportRef, report_release
+from llmcoder_tasks.steps.review_encounters import claim_next, finish_review, open_reviews, replace_by
 from llmcoder_tasks.storage import FolderStorage
 
 pytestmark = pytest.mark.integration
@@ -179,3 +181,34 @@ def test_a_release_that_comes_late_or_corrected_changes_its_report_and_its_follo
     assert _newest(database, "FY2027")["counts"]["added"] == 0
     days = [(row["release_key"], row["effective_to"]) for row in database.fetch_all("list_releases")]
     assert days == [("FY2025", date(2025, 9, 30)), ("FY2026", date(2026, 9, 30)), ("FY2027", None)]
+
+
+def test_corrections_of_dead_codes_and_reviews_that_open_again_are_reported_without_a_word_of_the_note(
+    database: Database, storage: FolderStorage
+) -> None:
+    hospital = Hospital(database)
+    hospital.code("E1", [("E119", 0.4, "review"), ("I10", 0.99, "auto")])
+    open_reviews("night", database)
+    here: dict[str, Any] = {"person": "Ann Coder", "database": database}
+    review = claim_next(**here)
+    assert review is not None
+    review = replace_by(review.review_id, "E119", "E1122", version=review.version, **here)
+    finish_review(review.review_id, version=review.version, **here)
+    hospital.write(
+        "INSERT INTO releases (release_key, effective_from, source, content_sha256, code_count, billable_count, uri) "
+        "VALUES ('FY2026-January', '2026-01-01', 'test', 'y', 5, 4, 'file:///y')"
+    )
+    hospital.write(
+        "INSERT INTO codes SELECT 'FY2026-January', code, is_billable, short_title, long_title, position FROM codes "
+        "WHERE code <> 'E1122'"
+    )
+    hospital.write("INSERT INTO code_conversions VALUES ('FY2026-January', 'E119', 'E1122', '2026-01-01')")
+    report = _read(storage, report_release("FY2026-January", storage=storage, database=database))
+    assert [(row["code"], row["successor"]) for row in report["dead_corrections"]] == [("E1122", "E119")]
+    assert [(row["code"], row["kind"], row["used"], row["followers"]) for row in report["changes"]] == [
+        ("E1122", "deleted", 1, ["E119"])  # as reviewed, not as coded
+    ]
+    assert report["outdated"] == [{"encounter_id": "E1", "discharge_date": "2026-01-05", "is_reviewed": True}]
+    assert report["counts"]["reviews_to_reopen"] == 1
+    assert report["minutes"]["review"] is not None
+    assert "kidneys" not in json.dumps(report)
