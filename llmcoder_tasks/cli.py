@@ -486,6 +486,26 @@ def rollback_model_command(to_model_id: str | None, promoted_by: str, reason: st
     _show(rollback_model(plan_rollback(to_model_id, **stores), promoted_by=promoted_by, reason=reason, **stores))
 
 
+@main.command("check-deadlines")
+@click.option("--date", "on", type=DAY, help="As of which day; default: today.")
+@click.option("--days", type=click.IntRange(min=0), help="How many days ahead; default: LLMCODER_DEADLINE_DAYS.")
+def check_deadlines_command(on: datetime | None, days: int | None) -> None:
+    """Say which release is in effect, or soon will be, without a model that learnt it, one JSON row each; tells nobody else.
+
+    Example: llmcoder check-deadlines --days 30
+    """
+    from llmcoder_tasks.steps.check_deadlines import check_deadlines
+
+    with_stores = connect()
+    for deadline in check_deadlines(
+        on=_day(on) or date.today(),
+        days=with_stores.settings.deadline_days if days is None else days,
+        storage=with_stores.storage,
+        database=with_stores.database,
+    ):
+        _show(deadline)
+
+
 @main.command("load-encounters")
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option(

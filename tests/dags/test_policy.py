@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 
 PROJECT_FOLDER = Path(__file__).resolve().parents[2]
-DAG_IDS = ["build_dataset", "code_encounters", "export_encounters", "ingest_release", "rollback_model", "train_model"]
+DAG_IDS = [
+    "build_dataset",
+    "check_deadlines",
+    "code_encounters",
+    "export_encounters",
+    "ingest_release",
+    "rollback_model",
+    "train_model",
+]
 TOO_HEAVY = {
     "accelerate", "boto3", "datasets", "deepspeed", "great_expectations", "matplotlib", "numpy", "openai", "pandas", "pyarrow",
     "scipy", "sklearn", "torch", "transformers",
@@ -129,6 +137,7 @@ def test_each_dag_leaves_the_asset_that_starts_the_next(facts: dict[str, Any]) -
     schedules = {dag["dag_id"]: dag["schedule"] for dag in facts["dags"]}
     assert schedules == {
         "build_dataset": "PartitionedAssetTimetable",
+        "check_deadlines": "CronTriggerTimetable",
         "code_encounters": "CronTriggerTimetable",
         "export_encounters": "CronTriggerTimetable",
         "ingest_release": "AssetOrTimeSchedule",

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from llmcoder_notifier import DriftNotifier
+from llmcoder_notifier import DeadlineNotifier, DriftNotifier
 
 CONFIDENCE = {"figure": "mean_confidence", "value": 0.2, "low": 0.7, "high": 0.9}
 MEASURED = {
@@ -97,3 +97,18 @@ def test_a_webhook_that_refuses_is_an_error_for_the_log(webhook: _Webhook, conne
     webhook.status = 500
     with pytest.raises(Exception, match="500"):
         DriftNotifier()(_context(MEASURED))
+
+
+DEADLINE = {"release_key": "FY2027", "days_left": 9, "state": "No dataset is built", "message": "FY2027 takes effect in 9 days"}
+
+
+def test_a_release_without_a_model_is_posted_with_the_state_of_its_work(webhook: _Webhook, connection: None) -> None:
+    DeadlineNotifier()(_context([DEADLINE]))
+    ((path, body, _),) = webhook.received
+    assert (path, body) == ("/hook", {"text": "LLMCoder: FY2027 takes effect in 9 days", "deadlines": [DEADLINE]})
+
+
+@pytest.mark.parametrize("deadlines", [[], None])
+def test_a_day_on_which_all_is_fine_says_nothing(webhook: _Webhook, connection: None, deadlines: Any) -> None:
+    DeadlineNotifier()(_context(deadlines))
+    assert webhook.received == []

@@ -187,7 +187,7 @@ def test_airflow_refuses_the_answer_of_who_is_not_named_even_of_an_administrator
 
 
 def test_the_form_asks_for_a_comment_and_for_nothing_that_belongs_to_the_dag() -> None:
-    with DAG("some_dag", params={"recipe": "tiny"}):
+    with DAG("some_dag", schedule=None, params={"recipe": "tiny"}):
         approval = _approval("required", [])
 
     assert approval.serialized_params.keys() == {"comment"}
