@@ -31,6 +31,7 @@ from llmcoder_tasks import services
 from llmcoder_tasks.connections import Connections, connect
 from llmcoder_tasks.icd10cm.code_set import default_code_set
 from llmcoder_tasks.services.airflow_api import AirflowApi, DagRun
+from llmcoder_tasks.services.credentials import USERNAME
 from llmcoder_tasks.settings import SAMPLES_FOLDER, Settings
 from llmcoder_tasks.steps.review_encounters import accept_code, claim_next, finish_review
 
@@ -52,6 +53,7 @@ DISCHARGE DIAGNOSES:
 2. Type 2 diabetes mellitus without complications
 """
 BROKEN_ROW = f'{{"encounter_id": "C-2", "discharge_date": "yesterday", "text": "{CANARY} went home."'
+COMMENT = "read the reasons and the report"
 READING_SECONDS = 5
 """A person reads before they answer. An answer that comes before the scheduler has booked the end of the asking process, seconds
 after the task began to wait, is lost on Airflow 3.3.2: it takes that end for a crash, tries the task again, and asks again."""
@@ -73,6 +75,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     home = tmp_path_factory.mktemp("loop")
     environment = {"LLMCODER_HOME": str(home), "LLMCODER_PORT": str(_free_port())}
     environment |= {"LLMCODER_RECIPE": "tiny", "LLMCODER_VARIATIONS_PER_CODE": "1", "LLMCODER_CLAIM_SECONDS": "10"}
+    environment["LLMCODER_APPROVERS"] = USERNAME
     settings = Settings.from_environment(environment)
     try:
         running = services.up(settings)
@@ -133,7 +136,7 @@ def test_the_answer_of_the_approver_is_kept(loop: Loop, promoted: dict[str, DagR
 
     answer = loop.stores.database.fetch_one("fetch_newest_approval", verdict_id=promotion["verdict_id"])
 
-    assert answer == {"approved": True, "answered_by": loop.running.username, "comment": ""}
+    assert answer == {"approved": True, "answered_by": loop.running.username, "comment": COMMENT}
 
 
 def test_the_release_is_told_once(loop: Loop, promoted: dict[str, DagRun]) -> None:
@@ -344,7 +347,7 @@ def _answer(loop: Loop, run: DagRun, option: str) -> None:
         client.headers["Authorization"] = f"Bearer {token}"
         question = client.get(_hitl_path(run)).raise_for_status().json()
         assert "was judged **PROMOTE**" in question["body"]
-        client.patch(_hitl_path(run), json={"chosen_options": [option], "params_input": {}}).raise_for_status()
+        client.patch(_hitl_path(run), json={"chosen_options": [option], "params_input": {"comment": COMMENT}}).raise_for_status()
 
 
 def _hitl_path(run: DagRun) -> str:
