@@ -29,6 +29,9 @@ from llmcoder_tasks.evaluation.scorecard import Scorecard
 
 Decision = Literal["PROMOTE", "HOLD", "REJECT"]
 
+TOO_FEW = "not enough data to tell"
+"""What the finding on a slice says where its items could not have cleared an equal model."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -63,10 +66,15 @@ def check_service(rules: ServiceRules, scorecard: Scorecard, in_service_id: str,
     Raises EvaluationError when the scorecard cannot say: it was made beside another model, or the two answered other items.
     """
     comparison = _require_comparison(scorecard, in_service_id)
-    judged = [figures for figures in comparison.slices if figures.kind in rules.slices]
-    harmed = find_harmed(judged, rules.harm)
-    findings = [_judge_slice(rules, figures, len(judged), figures in harmed, minimum_items) for figures in judged]
+    findings = judge_slices(rules, comparison.slices, minimum_items=minimum_items).values()
     return [*findings, _describe_errors(comparison), _check_speed(rules, comparison)]
+
+
+def judge_slices(rules: ServiceRules, slices: Sequence[SliceFigures], *, minimum_items: int) -> dict[SliceFigures, Finding]:
+    """What is found of each slice that has a rule."""
+    judged = [figures for figures in slices if figures.kind in rules.slices]
+    harmed = find_harmed(judged, rules.harm)
+    return {figures: _judge_slice(rules, figures, len(judged), figures in harmed, minimum_items) for figures in judged}
 
 
 def _require_comparison(scorecard: Scorecard, in_service_id: str) -> ModelComparison:
@@ -102,7 +110,7 @@ def _judge_slice(rules: ServiceRules, figures: SliceFigures, slices: int, is_har
     wanted = 1 - (1 - rules.power) / slices
     if figures.n < minimum_items or calculate_power(pairs.n, pairs.noise, rule.margin, rules.level) < wanted:
         needed = max(minimum_items, find_needed_pairs(pairs.noise, rule.margin, rules.level, wanted))
-        told = f"not enough data to tell: {pairs.n:.0f} codes or texts, about {needed:,} would be needed at this noise"
+        told = f"{TOO_FEW}: {pairs.n:.0f} codes or texts, about {needed:,} would be needed at this noise"
         return Finding("HOLD" if rule.required else "PROMOTE", f"{measured}: {told}")
     return Finding("HOLD", f"{measured}: not shown to be no worse than the {rule.margin:.1%} that are allowed")
 

@@ -89,10 +89,7 @@ def compare_outcomes(
     hashes = hash_items(ours), hash_items(theirs)
     if hashes[0] != hashes[1]:
         raise EvaluationError(f"{against_model_id} and the judged model answered other items: evaluate the model again")
-    members: dict[SliceName, list[int]] = defaultdict(list)
-    for position, outcome in enumerate(ours):
-        for name in _slices_of(outcome, label):
-            members[name].append(position)
+    members = find_members(ours, label)
     scores = [(score_of(mine), score_of(other)) for mine, other in zip(ours, theirs, strict=True)]
     units = [outcome.true[0] if len(outcome.true) == 1 else outcome.example_id for outcome in ours]
     slices = [
@@ -107,6 +104,15 @@ def compare_outcomes(
         errors={name: _count_errors(outcomes) for name, outcomes in (("ours", ours), ("theirs", theirs))},
         seconds=dict(seconds),
     )
+
+
+def find_members(outcomes: Sequence[Outcome], label: Label) -> dict[SliceName, list[int]]:
+    """The positions of the outcomes of each slice."""
+    members: dict[SliceName, list[int]] = defaultdict(list)
+    for position, outcome in enumerate(outcomes):
+        for name in _slices_of(outcome, label):
+            members[name].append(position)
+    return members
 
 
 def score_of(outcome: Outcome) -> float:
