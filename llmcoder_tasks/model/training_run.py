@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcoder_tasks.errors import TrainingError, TrainingInterrupted
+from llmcoder_tasks.model.compiler_locks import find_operator_cache, remove_abandoned_locks
 from llmcoder_tasks.model.recipe import Recipe, Stage, parse_recipe
 
 logger = logging.getLogger(__name__)
@@ -116,13 +117,16 @@ def launch_training(folder: RunFolder, job: Job, *, lock: int, report: ProgressR
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
     command += [f"--nproc-per-node={job.processes}", "-m", "llmcoder_tasks.model.training_process", str(folder.path)]
+    environment = _environment()
+    if job.recipe.deepspeed_zero_stage:
+        remove_abandoned_locks(find_operator_cache(environment).resolve())
     process = subprocess.Popen(  # noqa: S603  # our own module in our own interpreter
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=_environment(),
+        env=environment,
         start_new_session=True,
         pass_fds=[lock],
     )

@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_gate.py --before FY2026 --dataset DATASET --base MODEL --recipe compact-short --models 20
 
 Brings MODEL up to date with the release of DATASET once for each seed and fits each as a coder (in `LLMCODER_HOME`, as `llmcoder`
-does); what is trained and answered already is taken as it is. Each answers what the gate asks of a candidate: the suites of the dataset,
-1,000 items a scenario, and the suite of breadth.
+does); what is trained and answered already is taken as it is. Each answers what the gate asks of a candidate: the suites of the
+dataset, 1,000 items a scenario, and the suite of breadth.
 
 - False alarms: each model is judged against its neighbour in a ring. They are equal, so every decision but PROMOTE is one.
 - Catches: a fault of `--points` is planted into a candidate's answers to one slice at a time, in whole codes (one that is never
