@@ -2,8 +2,9 @@
 ### A dataset → an update or two stages of training → scorecard → verdict → the model in service
 
 Starts by itself when `build_dataset` has stored a dataset; the partition key of the run is the dataset id. A run by hand needs
-the partition key, or the param `dataset_id`. `choose_training` says in its log why the model in service is updated, or another one
-trained in full; the param `training` asks for one of the two. Training holds the one slot of the pool `gpu_pool` and the queue
+the partition key, or the param `dataset_id`. `choose_training` says in its log why the model in service is updated, another one
+trained in full, or none at all, because the model in service has learnt this dataset or a later release; the param `training` asks
+for one of the first two. Training holds the one slot of the pool `gpu_pool` and the queue
 `gpu`. A model that the gate does not promote stays out of service, and `check_verdict` says why. With approval required, `approve`
 waits for a person under *Required Actions*.
 
@@ -87,8 +88,8 @@ def choose(dataset: dict[str, str], *, params: Any = None) -> Any:
 
 @llmcoder_task(chooses=True)
 def take_way(way: dict[str, Any]) -> Any:
-    """The task that trains first."""
-    return "update_model" if way["kind"] == "update" else "train_stage_one"
+    """The task that trains first; none where there is nothing to learn, and the run ends with it."""
+    return {"update": "update_model", "full": "train_stage_one", "none": []}[way["kind"]]
 
 
 @llmcoder_task(execution_timeout=timedelta(days=2), **GPU)
@@ -108,7 +109,8 @@ def update_model(dataset: dict[str, str], way: dict[str, Any], *, params: Any = 
         "training": Param(
             "auto",
             enum=["auto", "full", "update"],
-            description="Update the model in service or train in full; auto: update where the recipe can and little has changed.",
+            description="Update the model in service or train in full. auto: update where the recipe can and little has changed; "
+            "nothing where the model in service has learnt the dataset or a later release.",
         ),
         "evaluation_limit": Param(1000, type="integer", minimum=1, description="Test items for each scenario."),
         "approval": Param(

@@ -20,9 +20,9 @@ _SHAPE = ("prompt_form", "conditions_per_answer", "architecture", "base_weights"
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a model is to be trained, and why. `base_model_id` is the model that an update starts from."""
+    """How a model is to be trained, or that none is, and why. `base_model_id` is the model that an update starts from."""
 
-    kind: Literal["full", "update"]
+    kind: Literal["full", "update", "none"]
     reason: str
     base_model_id: str | None = None
 
@@ -57,25 +57,34 @@ def find_obstacle(recipe: Recipe, manifest: Mapping[str, Any], release_key: str)
     return None
 
 
-def choose_way(wanted: Wanted, *, recipe: Recipe, release_key: str, base: Base | None) -> Way:
-    """Update the model in service or train in full.
+def choose_way(wanted: Wanted, *, recipe: Recipe, release_key: str, dataset_id: str, base: Base | None) -> Way:
+    """Update the model in service, train in full, or not at all.
 
     Args:
         wanted: `auto` updates where the model in service fits the recipe, has learnt an earlier release, and no more codes changed
-            since then than the recipe allows; `update` insists on it.
+            since then than the recipe allows, and trains nothing where that model has learnt this dataset or a later release;
+            `update` and `full` insist.
         recipe: how models are trained.
         release_key: the release of the dataset.
+        dataset_id: what would be learnt.
         base: the model in service, None before the first promotion.
 
     Raises TrainingError when an update is wanted that cannot be.
     """
     if wanted == "full":
         return Way("full", "full training was asked for")
+    if wanted == "auto" and base is not None and (needless := _find_needless(base.manifest, release_key, dataset_id)):
+        return Way("none", needless)
     obstacle = "no model is in service" if base is None else find_obstacle(recipe, base.manifest, release_key)
     if wanted == "update" and obstacle:
         raise TrainingError(f"no update is possible: {obstacle}; run with training=full")
     if base is None or obstacle:
         return Way("full", str(obstacle))
+    return _weigh_changes(wanted, recipe, release_key, base)
+
+
+def _weigh_changes(wanted: Wanted, recipe: Recipe, release_key: str, base: Base) -> Way:
+    """The way for a model that could be updated, by how many codes changed."""
     model_id, learnt = str(base.manifest["model_id"]), base.manifest["release_key"]
     changed = f"{base.changed_codes:,} of {base.billable_codes:,} codes changed from {learnt} to {release_key}"
     if wanted == "update":
@@ -85,6 +94,15 @@ def choose_way(wanted: Wanted, *, recipe: Recipe, release_key: str, base: Base |
     stage = recipe.stages[UPDATE]
     most = stage.most_changed if isinstance(stage, UpdateStage) else 0.0
     limit = f"recipe {recipe.name} updates up to {most:.1%}"
-    if base.changed_codes > most * base.billable_codes:
-        return Way("full", f"{changed}: {limit}")
-    return Way("update", f"{changed}: {limit}", model_id)
+    is_much = base.changed_codes > most * base.billable_codes
+    return Way("full", f"{changed}: {limit}") if is_much else Way("update", f"{changed}: {limit}", model_id)
+
+
+def _find_needless(manifest: Mapping[str, Any], release_key: str, dataset_id: str) -> str | None:
+    """Why nothing is to be learnt from a dataset while a model with this manifest is in service; None where there is."""
+    model_id, learnt = manifest["model_id"], str(manifest.get("release_key", ""))
+    if manifest.get("dataset_id") == dataset_id:
+        return f"{model_id} in service has learnt {dataset_id} already"
+    if learnt and parse_release_key(learnt) > parse_release_key(release_key):
+        return f"{model_id} in service has learnt {learnt}, which is later than {release_key}, and codes by both"
+    return None

@@ -1,4 +1,4 @@
-"""A dataset and the model in service → whether that model is updated or another one is trained in full."""
+"""A dataset and the model in service → whether that model is updated, another one is trained in full, or none is needed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from llmcoder_tasks.storage import Storage
 
 logger = logging.getLogger(__name__)
 
+_NAMES = {"update": "update", "full": "full training", "none": "no training"}
+
 
 def choose_training(dataset: DatasetRef, *, wanted: Wanted, recipe: Recipe, storage: Storage, database: Database) -> Way:
     """Choose by `model/update.py`, and log the reason.
@@ -25,8 +27,8 @@ def choose_training(dataset: DatasetRef, *, wanted: Wanted, recipe: Recipe, stor
     release_key = read_manifest(storage, dataset.uri).release_key
     in_service = read_promoted(storage)
     base = _read_base(in_service, release_key, storage, database) if in_service and wanted != "full" else None
-    way = choose_way(wanted, recipe=recipe, release_key=release_key, base=base)
-    logger.info("%s: %s", "update" if way.kind == "update" else "full training", way.reason)
+    way = choose_way(wanted, recipe=recipe, release_key=release_key, dataset_id=dataset.dataset_id, base=base)
+    logger.info("%s: %s", _NAMES[way.kind], way.reason)
     return way
 
 

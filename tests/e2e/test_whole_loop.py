@@ -9,28 +9,23 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from airflow_loop import Loop, await_run, await_until, follow, follow_and_approve, hitl_path, land, open_loop, unpause
 from hospital import query
 from release_files import order_file
 from sqlalchemy import create_engine, make_url, text
 
 from llmcoder_tasks import services
-from llmcoder_tasks.connections import Connections, connect
 from llmcoder_tasks.icd10cm.code_set import default_code_set
-from llmcoder_tasks.services.airflow_api import AirflowApi, DagRun
+from llmcoder_tasks.services.airflow_api import DagRun
 from llmcoder_tasks.services.credentials import USERNAME
 from llmcoder_tasks.settings import SAMPLES_FOLDER, Settings
 from llmcoder_tasks.steps.review_encounters import accept_code, claim_next, finish_review
@@ -54,67 +49,26 @@ DISCHARGE DIAGNOSES:
 """
 BROKEN_ROW = f'{{"encounter_id": "C-2", "discharge_date": "yesterday", "text": "{CANARY} went home."'
 COMMENT = "read the reasons and the report"
-READING_SECONDS = 5
-"""A person reads before they answer. An answer that comes before the scheduler has booked the end of the asking process, seconds
-after the task began to wait, is lost on Airflow 3.3.2: it takes that end for a crash, tries the task again, and asks again."""
 DAG_IDS = ("ingest_release", "build_dataset", "train_model", "code_encounters", "export_encounters")
-
-
-@dataclass(frozen=True)
-class Loop:
-    """A running loop: its services, its stores, and who may log in."""
-
-    settings: Settings
-    running: services.RunningServices
-    api: AirflowApi
-    stores: Connections
 
 
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
-    home = tmp_path_factory.mktemp("loop")
-    environment = {"LLMCODER_HOME": str(home), "LLMCODER_PORT": str(_free_port())}
-    environment |= {"LLMCODER_RECIPE": "tiny", "LLMCODER_VARIATIONS_PER_CODE": "1", "LLMCODER_CLAIM_SECONDS": "10"}
-    environment["LLMCODER_APPROVERS"] = USERNAME
-    settings = Settings.from_environment(environment)
-    try:
-        running = services.up(settings)
-        with running.open_api() as api:
-            yield Loop(settings, running, api, connect(settings))
-    finally:
-        services.down(settings)
+    settings = {"LLMCODER_VARIATIONS_PER_CODE": "1", "LLMCODER_CLAIM_SECONDS": "10", "LLMCODER_APPROVERS": USERNAME}
+    with open_loop(tmp_path_factory.mktemp("loop"), settings) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
 def promoted(loop: Loop) -> dict[str, DagRun]:
     """Runs of the loop by DAG, after a release landed and a person approved its model."""
-    _await(lambda: set(DAG_IDS) <= loop.api.list_dags().keys(), "Airflow parses the DAGs", 120)
-    for dag_id in DAG_IDS:
-        loop.api.set_paused(dag_id, paused=False)
-    _land_release(loop.settings)
+    unpause(loop, *DAG_IDS)
+    _land_release(loop)
     runs = {}
     for dag_id, seconds in (("ingest_release", 240), ("build_dataset", 400)):
-        runs[dag_id] = _await_run(loop.api, dag_id)
-        runs[dag_id] = _follow(loop.api, runs[dag_id], seconds)
-    training = _await_run(loop.api, "train_model")
-    _await(
-        lambda: _state_of(loop.api, training, "approve") == "awaiting_input",
-        "train_model asks for approval",
-        900,
-        loop.api,
-        training,
-    )
-    _await(lambda: _approve_when_asked(loop, training), "train_model ends", 300)
-    runs["train_model"] = _follow(loop.api, training, 10)
+        runs[dag_id] = follow(loop.api, await_run(loop.api, dag_id), seconds)
+    runs["train_model"] = follow_and_approve(loop, await_run(loop.api, "train_model"), COMMENT)
     return runs
-
-
-def _approve_when_asked(loop: Loop, run: DagRun) -> bool:
-    """Approve if the run asks for it now; whether it has ended."""
-    if _state_of(loop.api, run, "approve") == "awaiting_input":
-        time.sleep(READING_SECONDS)
-        _answer(loop, run, "Approve")
-    return loop.api.fetch_run(run.dag_id, run.run_id).is_finished
 
 
 def test_a_landed_release_starts_everything_up_to_the_promotion(loop: Loop, promoted: dict[str, DagRun]) -> None:
@@ -150,7 +104,7 @@ def coded(loop: Loop, promoted: dict[str, DagRun]) -> DagRun:
     inbox = loop.settings.inbox_folder
     (inbox / "canary.jsonl").write_text(f"{json.dumps(row)}\n{BROKEN_ROW}\n", encoding="utf-8")
     (inbox / "samples.jsonl").write_bytes((SAMPLES_FOLDER / "encounters.jsonl").read_bytes())
-    return _follow(loop.api, loop.api.trigger_dag("code_encounters", conf=NIGHT), 240)
+    return follow(loop.api, loop.api.trigger_dag("code_encounters", conf=NIGHT), 240)
 
 
 NIGHT = {"from_date": "2026-09-21", "to_date": "2026-09-23"}
@@ -198,7 +152,7 @@ def test_what_people_finished_leaves_once_and_nothing_else_does(loop: Loop, code
     database = loop.stores.database
     finished = {_finish_next_review(loop), _finish_next_review(loop)}
     sure = {name for (name,) in query(database, "SELECT encounter_id FROM coded_notes EXCEPT SELECT encounter_id FROM reviews")}
-    _follow(loop.api, loop.api.trigger_dag("export_encounters"), 120)
+    follow(loop.api, loop.api.trigger_dag("export_encounters"), 120)
     exports = query(database, "SELECT export_id FROM exports ORDER BY 1")
 
     folders = [f"exports/{number:06d}" for (number,) in exports]
@@ -214,7 +168,7 @@ def test_what_people_finished_leaves_once_and_nothing_else_does(loop: Loop, code
     assert codes == sorted((row["encounter_id"], row["code"].replace(".", "")) for row in parquet)
     assert (len(bundles), sum(_count_conditions(line) for line in bundles)) == (len(states), len(codes))
     assert CANARY not in f"{tables}{states}{parquet}{bundles}"
-    _follow(loop.api, loop.api.trigger_dag("export_encounters"), 120)
+    follow(loop.api, loop.api.trigger_dag("export_encounters"), 120)
     assert query(database, "SELECT export_id FROM exports ORDER BY 1") == exports
 
 
@@ -241,7 +195,7 @@ def _count_conditions(bundle: bytes) -> int:
 def test_the_same_night_again_changes_nothing(loop: Loop, coded: DagRun) -> None:
     before = loop.stores.database.fetch_one("count_loop_rows")
 
-    _follow(loop.api, loop.api.trigger_dag("code_encounters", conf=NIGHT), 240)
+    follow(loop.api, loop.api.trigger_dag("code_encounters", conf=NIGHT), 240)
 
     assert loop.stores.database.fetch_one("count_loop_rows") == before
 
@@ -266,13 +220,13 @@ CUT_OFF, UNDISTURBED = "2026-09-10", "2026-09-11"
 def test_a_night_survives_its_scheduler_and_ends_as_if_nothing_had_happened(loop: Loop, coded: DagRun) -> None:
     _admit_twice(loop)
     night = loop.api.trigger_dag("code_encounters", conf={"from_date": CUT_OFF, "to_date": CUT_OFF})
-    _await(lambda: _count_coded(loop, CUT_OFF) > 0, "the first notes are coded", 180, loop.api, night)
+    await_until(lambda: _count_coded(loop, CUT_OFF) > 0, "the first notes are coded", 180, loop.api, night)
     _kill_scheduler(loop)
     done_before = _count_coded(loop, CUT_OFF)
 
     assert services.up(loop.settings).started == ("scheduler",)
-    _follow(loop.api, night, 400)
-    _follow(loop.api, loop.api.trigger_dag("code_encounters", conf={"from_date": UNDISTURBED, "to_date": UNDISTURBED}), 240)
+    follow(loop.api, night, 400)
+    follow(loop.api, loop.api.trigger_dag("code_encounters", conf={"from_date": UNDISTURBED, "to_date": UNDISTURBED}), 240)
 
     assert 0 < done_before < NOTES_OF_A_NIGHT, "the night was not cut off in the middle"
     assert _count_coded(loop, CUT_OFF) == _count_coded(loop, UNDISTURBED) == NOTES_OF_A_NIGHT
@@ -304,7 +258,7 @@ def _kill_scheduler(loop: Loop) -> None:
     for process in [leader, *leader.children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    _await(lambda: not leader.is_running() or leader.status() == psutil.STATUS_ZOMBIE, "the scheduler is dead", 10)
+    await_until(lambda: not leader.is_running() or leader.status() == psutil.STATUS_ZOMBIE, "the scheduler is dead", 10)
 
 
 def _count_coded(loop: Loop, day: str) -> int:
@@ -323,35 +277,17 @@ def _codes_of(loop: Loop, day: str) -> list[tuple[Any, ...]]:
 
 def test_a_stranger_cannot_approve(loop: Loop, promoted: dict[str, DagRun]) -> None:
     answer = httpx.patch(
-        f"{loop.running.ui_url}{_hitl_path(promoted['train_model'])}", json={"chosen_options": ["Approve"], "params_input": {}}
+        f"{loop.running.ui_url}{hitl_path(promoted['train_model'])}", json={"chosen_options": ["Approve"], "params_input": {}}
     )
 
     assert answer.status_code == 401
 
 
-def _land_release(settings: Settings) -> None:
-    """Put the order file of some chapters into the landing folder, whole at once."""
+def _land_release(loop: Loop) -> None:
+    """Put the order file of some chapters into the landing folder."""
     codes = [code for code in default_code_set().codes if code.code[0] in CHAPTERS]
-    incoming = settings.home / "incoming"
-    incoming.mkdir()
     rows = [(code.code, "1" if code.is_billable else "0", code.long_title) for code in codes]
-    (incoming / "icd10cm-order-2026.txt").write_bytes(order_file(rows))
-    os.rename(incoming, settings.home / "landing" / "FY2026-April")
-
-
-def _answer(loop: Loop, run: DagRun, option: str) -> None:
-    """Answer as the admin does in the UI."""
-    with httpx.Client(base_url=loop.running.ui_url, trust_env=False, timeout=30) as client:
-        credentials = {"username": loop.running.username, "password": loop.running.password}
-        token = client.post("/auth/token", json=credentials).raise_for_status().json()["access_token"]
-        client.headers["Authorization"] = f"Bearer {token}"
-        question = client.get(_hitl_path(run)).raise_for_status().json()
-        assert "was judged **PROMOTE**" in question["body"]
-        client.patch(_hitl_path(run), json={"chosen_options": [option], "params_input": {"comment": COMMENT}}).raise_for_status()
-
-
-def _hitl_path(run: DagRun) -> str:
-    return f"/api/v2/dags/{run.dag_id}/dagRuns/{quote(run.run_id, safe='')}/taskInstances/approve/-1/hitlDetails"
+    land(loop, "FY2026-April", {"icd10cm-order-2026.txt": order_file(rows)})
 
 
 def _files_with(folder: Path, needle: str) -> list[Path]:
@@ -371,47 +307,3 @@ def _tables_with(settings: Settings, needle: str) -> list[str]:
             return [name for name in list(names) if connection.execute(text(query.format(name)), pattern).scalar_one()]
     finally:
         engine.dispose()
-
-
-def _await(
-    condition: Callable[[], bool], what: str, seconds: float, api: AirflowApi | None = None, run: DagRun | None = None
-) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if run is not None and api is not None and api.fetch_run(run.dag_id, run.run_id).is_finished:
-            pytest.fail(f"the run ended before {what}:\n{_explain(api, run)}")
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {seconds:.0f} s: {what}")
-        time.sleep(1)
-
-
-def _await_run(api: AirflowApi, dag_id: str) -> DagRun:
-    _await(lambda: bool(api.list_runs(dag_id)), f"{dag_id} starts by itself", 180)
-    return api.list_runs(dag_id)[-1]
-
-
-def _follow(api: AirflowApi, run: DagRun, seconds: float) -> DagRun:
-    ended = api.await_run(run.dag_id, run.run_id, timeout_seconds=seconds)
-    assert ended.state == "success", _explain(api, run)
-    return ended
-
-
-def _state_of(api: AirflowApi, run: DagRun, task_id: str) -> Any:
-    return next((task.state for task in api.list_tasks(run.dag_id, run.run_id) if task.task_id == task_id), None)
-
-
-def _explain(api: AirflowApi, run: DagRun) -> str:
-    """States of all tasks, and the end of the log of those that did not succeed."""
-    lines = []
-    for task in api.list_tasks(run.dag_id, run.run_id):
-        lines.append(f"{task.task_id}[{task.map_index}]: {task.state}")
-        if task.state in ("failed", "up_for_retry", "skipped"):
-            lines += [f"    {line}" for line in api.read_log(run.dag_id, run.run_id, task)[-12:]]
-    return "\n".join(lines)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
