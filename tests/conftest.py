@@ -16,6 +16,15 @@ from llmcoder_tasks.database import Database
 RELEASES_FOLDER = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "icd10cm"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several workers each takes whole files; one takes what starts an Airflow, first of all, because that is longest."""
+    items.sort(key=lambda item: item.get_closest_marker("end_to_end") is None)
+    for item in items:
+        group = "airflow" if item.get_closest_marker("end_to_end") else item.location[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):

@@ -34,7 +34,10 @@ def test_help_lists_every_command() -> None:
     [
         (("demo", "--", "--exit"), ".venv/bin/llmcoder demo --exit"),
         (("demo",), ".venv/bin/llmcoder demo"),
-        (("test", "ARGS=-k ingest"), ".venv/bin/python -m pytest -k ingest"),
+        (
+            ("test", "ARGS=-k ingest"),
+            ".venv/bin/python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder -k ingest",
+        ),
     ],
 )
 def test_options_reach_the_command(arguments: tuple[str, ...], command: str) -> None:

@@ -131,7 +131,7 @@ def plant_everywhere(
 ) -> Iterator[tuple[SliceName, str]]:
     """For each planted fault its slice and what became of it: caught, missed, or too few data."""
     chance = random.Random(0)
-    for ours, theirs in track(pairs, "planting faults", unit="models"):
+    for ours, theirs in track(pairs, "planting faults", total=len(pairs), unit="models"):
         for name, places in find_members(ours, items.groups.label).items():
             for _ in range(repeats):
                 finding = judge(gate, items, plant(ours, places, points, chance), theirs)[name]
@@ -180,7 +180,7 @@ def main() -> None:
     items = read_items(stores, options.before, dataset)
     index = CandidateIndex(items.code_set, read_short_forms(load_lexicon()))
     answered = []
-    for seed in track(range(1, options.models + 1), "training, fitting, answering", unit="models"):
+    for seed in track(range(1, options.models + 1), "training, fitting, answering", total=options.models, unit="models"):
         model = train_with_seed(stores, dataset, base, options.recipe, seed)
         answered.append(answer(stores, model, items, index))
     pairs = list(zip(answered, [*answered[1:], answered[0]], strict=True))
