@@ -24,7 +24,7 @@ demo: $(VENV)/installed ## Run the whole loop on the full April 2026 release; `m
 	@$(BIN)/llmcoder demo $(filter --%,$(OPTIONS))
 
 test: $(VENV)/installed-dev ## Run the tests; `make test ARGS="-k ingest"` runs some of them
-	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/installed-dev ## Check style, imports and types
 	@$(BIN)/ruff check .

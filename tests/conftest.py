@@ -16,13 +16,9 @@ from llmcoder_tasks.database import Database
 RELEASES_FOLDER = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "icd10cm"
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several workers each takes whole files; one takes what starts an Airflow, first of all, because that is longest."""
+    """What starts an Airflow is longest: of several workers one begins with it, so that it does not stand alone at the end."""
     items.sort(key=lambda item: item.get_closest_marker("end_to_end") is None)
-    for item in items:
-        group = "airflow" if item.get_closest_marker("end_to_end") else item.location[0]
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)

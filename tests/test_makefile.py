@@ -36,7 +36,7 @@ def test_help_lists_every_command() -> None:
         (("demo",), ".venv/bin/llmcoder demo"),
         (
             ("test", "ARGS=-k ingest"),
-            ".venv/bin/python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder -k ingest",
+            ".venv/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -k ingest",
         ),
     ],
 )
