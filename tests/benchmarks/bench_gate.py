@@ -6,7 +6,8 @@ Brings MODEL up to date with the release of DATASET once for each seed and fits 
 does); what is trained and answered already is taken as it is. Each answers what the gate asks of a candidate: the suites of the
 dataset, 1,000 items a scenario, and the suite of breadth.
 
-- False alarms: each model is judged against its neighbour in a ring. They are equal, so every decision but PROMOTE is one.
+- False alarms: each model is judged against each other one. They are equal, so every decision but PROMOTE is one. The pairs share
+  their models, so that they are less than so many independent trials.
 - Catches: a fault of `--points` is planted into a candidate's answers to one slice at a time, in whole codes (one that is never
   found) or texts. It is caught where the slice does not pass, and counts where the power check does not say "not enough data".
 """
@@ -19,6 +20,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 
 from llmcoder_tasks.coding.candidates import CandidateIndex
@@ -145,8 +147,8 @@ def report_false_alarms(gate: Gate, items: Items, pairs: Sequence[Pair]) -> None
         bad = [finding for finding in judge(gate, items, *pair).values() if finding.decision != "PROMOTE"]
         alarms += bool(bad)
         for finding in bad:
-            print(f"model {number}: {finding.decision}: {finding.text}")
-    print(f"false alarms: {alarms} of {len(pairs)} equal models")
+            print(f"pair {number}: {finding.decision}: {finding.text}")
+    print(f"false alarms: {alarms} of {len(pairs)} pairs of equal models")
 
 
 def report_catches(gate: Gate, items: Items, pairs: Sequence[Pair], *, points: float, repeats: int) -> None:
@@ -183,10 +185,10 @@ def main() -> None:
     for seed in track(range(1, options.models + 1), "training, fitting, answering", total=options.models, unit="models"):
         model = train_with_seed(stores, dataset, base, options.recipe, seed)
         answered.append(answer(stores, model, items, index))
-    pairs = list(zip(answered, [*answered[1:], answered[0]], strict=True))
     gate = load_gate()
-    report_false_alarms(gate, items, pairs)
-    report_catches(gate, items, pairs, points=options.points, repeats=options.repeats)
+    report_false_alarms(gate, items, list(permutations(answered, 2)))
+    ring = list(zip(answered, [*answered[1:], answered[0]], strict=True))
+    report_catches(gate, items, ring, points=options.points, repeats=options.repeats)
 
 
 if __name__ == "__main__":
