@@ -46,7 +46,7 @@ DAY = {"type": ["null", "string"], "format": "date"}
         "recode_release": Param(
             None,
             type=["null", "string"],
-            pattern=r"^FY20\d\d(-(January|April|July))?$",
+            pattern=r"^FY20\d\d(-(January|April|July))?(-corrected-\d+)?$",
             description="A release: codes again what an older one coded since it took effect, whatever the dates.",
         ),
         "shards": Param(

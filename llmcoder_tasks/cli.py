@@ -592,13 +592,13 @@ def code_encounters_command(
         "max_quarantined_share": with_stores.settings.max_quarantined_share,
     }
     if recode_key:
-        run_id = f"recode_{recode_key}_{model.model_id}"
-        _show(recode_encounters(recode_key, coding_run_id=run_id, **arguments))
+        coded = recode_encounters(recode_key, **arguments)
     elif from_day:
         first, last = from_day.date(), (to_day or from_day).date()
         run_id = f"{first}_{last}_{model.model_id}"
-        _show(code_encounters(first, last, coding_run_id=run_id, **arguments))
-    _show(open_reviews(run_id, with_stores.database))
+        coded = code_encounters(first, last, coding_run_id=run_id, **arguments)
+    _show(coded)
+    _show(open_reviews(coded.coding_run_id, with_stores.database))
 
 
 @main.command("review-queue")
