@@ -118,11 +118,12 @@ def migrate() -> None:
 @main.command("ingest-release")
 @click.argument("source", required=False)
 @click.option("--release", "release_key", help="Release key, like FY2026 or FY2026-April; default: found in the files.")
-@click.option("--replace", is_flag=True, help="Accept other content for a release that is already loaded.")
+@click.option("--replace", is_flag=True, help="Accept the corrected content of a release that is already loaded.")
 def ingest_release_command(source: str | None, release_key: str | None, replace: bool) -> None:
     """Load an ICD-10-CM release from SOURCE: a folder, a zip, an s3:// prefix or a URL.
 
-    Without SOURCE: the full April 2026 release that is installed with LLMCoder.
+    Without SOURCE: the full April 2026 release that is installed with LLMCoder. With --replace, what was made from the withdrawn
+    content stays with it, and the corrected content is loaded as FY2027-corrected-1, if anything was made.
 
     Example: llmcoder ingest-release ~/icd10cm/FY2027 --release FY2027
     """
@@ -561,7 +562,9 @@ def code_on_date_command(code_name: str, on: datetime) -> None:
 @click.option("--from", "from_day", type=DAY, help="First discharge date.")
 @click.option("--to", "to_day", type=DAY, help="Last discharge date; default: the first.")
 @click.option(
-    "--recode", "recode_key", help="Instead of dates: a release; codes again what an older one coded since it took effect."
+    "--recode",
+    "recode_key",
+    help="Instead of dates: a release; codes again what an older or its withdrawn one coded since it took effect.",
 )
 @click.option("--model", "model_id", help="A published model; default: the one in service.")
 def code_encounters_command(

@@ -22,11 +22,11 @@ SELECT release_key,
 FROM releases
 WHERE withdrawn_at IS NULL;
 
--- Encounters that a release concerns and that an older one coded, or a withdrawn one where this is the one valid on their date.
+-- Encounters that a release concerns and that an older one coded, or the withdrawn one of its own date.
 CREATE OR REPLACE VIEW outdated_codings AS
 SELECT release.release_key, coding.encounter_id, coding.discharge_date, coding.note_sha256, coding.release_key AS coded_under
-FROM release_validity AS release
+FROM releases AS release
 JOIN current_codings AS coding ON coding.discharge_date >= release.effective_from
-JOIN releases AS used ON used.release_key = coding.release_key
-WHERE used.effective_from < release.effective_from
-   OR (used.withdrawn_at IS NOT NULL AND coding.discharge_date <= coalesce(release.effective_to, 'infinity'));
+JOIN releases AS older ON older.release_key = coding.release_key
+    AND older.effective_from <= release.effective_from AND older.release_key <> release.release_key
+WHERE release.withdrawn_at IS NULL;

@@ -64,7 +64,7 @@ def test_the_name_of_a_corrected_release_gives_a_dataset_of_the_corrected_conten
             """
             UPDATE releases SET withdrawn_at = now();
             INSERT INTO releases (release_key, effective_from, source, content_sha256, code_count, billable_count, uri)
-                SELECT 'FY2026-April-corrected-1', effective_from, 'test', 'def', code_count, billable_count, 'file:///r' FROM releases;
+                SELECT 'FY2026-April-corrected-1', effective_from, 'test', 'def', code_count, billable_count, 'x' FROM releases;
             INSERT INTO codes
                 SELECT 'FY2026-April-corrected-1', code, is_billable, short_title, long_title, position FROM codes;
             """

@@ -74,11 +74,24 @@ def ingest(database: Database, storage: FolderStorage, tmp_path: Path) -> Ingest
     return run
 
 
+def load(database: Database, key: str, effective_from: date, rows: Rows) -> None:
+    """A release that an ingest loaded before, without the seconds that its validation takes."""
+    with database.transaction() as transaction:
+        release = (key, effective_from, "test", "x", len(rows), len(rows) - 1, "file:///x")
+        columns = ["release_key", "effective_from", "source", "content_sha256", "code_count", "billable_count", "uri"]
+        transaction.copy_rows("releases", columns, [release])
+        transaction.copy_rows(
+            "codes",
+            ["release_key", "code", "is_billable", "short_title", "long_title", "position"],
+            [(key, code, flag, title, title, place) for place, (code, flag, title) in enumerate(rows, start=1)],
+        )
+
+
 @pytest.fixture
-def hospital(ingest: Ingest, database: Database, storage: FolderStorage) -> Database:
+def hospital(database: Database, storage: FolderStorage) -> Database:
     """FY2026 and FY2027 are loaded; a model learnt FY2027 and is in service."""
-    ingest("FY2026", BEFORE)
-    ingest("FY2027", WITHDRAWN)
+    for key, effective_from, rows in (("FY2026", date(2025, 10, 1), BEFORE), ("FY2027", date(2026, 10, 1), WITHDRAWN)):
+        load(database, key, effective_from, rows)
     with database.transaction() as transaction:
         transaction.run_script(
             """INSERT INTO datasets (dataset_id, release_key, uri, manifest) VALUES ('d', 'FY2027', 'x', '{}');
@@ -140,7 +153,7 @@ def test_what_was_made_from_the_withdrawn_content_stays_row_by_row_and_the_corre
     assert {key: storage.read_bytes(key) for key in store} == store
     assert json.loads(storage.read_bytes("releases/FY2027-corrected-1/release.json"))["release_key"] == corrected.key
     assert find_release(hospital, date(2026, 10, 1)) == corrected
-    assert find_release(hospital, date(2026, 9, 30)) == ReleaseRef("FY2026", storage.uri_of("releases/FY2026"))
+    assert find_release(hospital, date(2026, 9, 30)) == ReleaseRef("FY2026", "file:///x")
     assert [(row["release_key"], row["previous_release_key"]) for row in hospital.fetch_all("list_releases")] == [
         ("FY2026", None), ("FY2027-corrected-1", "FY2026"),
     ]  # fmt: skip
@@ -163,7 +176,7 @@ def test_without_being_asked_for_it_is_refused_with_the_cure(ingest: Ingest, hos
 def test_the_corrected_content_again_changes_nothing_and_a_second_correction_takes_the_next_number(
     ingest: Ingest, hospital: Database
 ) -> None:
-    ingest("FY2028", CORRECTED)
+    load(hospital, "FY2028", date(2027, 10, 1), CORRECTED)
     first = ingest("FY2027", CORRECTED, replace=True)
     before = _dump(hospital, ("releases", "codes", "code_changes"))
     assert ingest("FY2027", CORRECTED) == first
@@ -189,7 +202,7 @@ def test_notes_coded_under_the_withdrawn_content_are_coded_again_once_and_the_ol
     admit(hospital, 1, on=date(2026, 9, 30), note=NOTE)
     admit(hospital, 2, on=OCTOBER, note=NOTE, first=1)
     night()
-    assert night(recode="FY2027").encounters == 0
+    assert night(recode="FY2027").encounters == 0  # the run of the same name must not stand in the way of the next
     ingest("FY2027", CORRECTED, replace=True)
     assert query(hospital, "SELECT release_key, encounter_id, coded_under FROM outdated_codings ORDER BY 2") == [
         ("FY2027-corrected-1", "E001", "FY2027"), ("FY2027-corrected-1", "E002", "FY2027"),
@@ -205,17 +218,6 @@ def test_notes_coded_under_the_withdrawn_content_are_coded_again_once_and_the_ol
     assert night(recode="FY2027-corrected-1") == done
 
 
-def test_a_correction_before_anybody_was_discharged_under_it_outdates_nothing_and_an_update_of_its_year_still_does(
-    ingest: Ingest, hospital: Database, night: Callable[..., CodedNight]
-) -> None:
-    admit(hospital, 1, on=date(2026, 9, 30), note=NOTE)
-    admit(hospital, 1, on=OCTOBER, note=NOTE, first=1)
-    night()
-    ingest("FY2027-January", CORRECTED)
-    ingest("FY2027", CORRECTED, replace=True)
-    assert query(hospital, "SELECT release_key, encounter_id FROM outdated_codings") == [("FY2027-corrected-1", "E001")]
-
-
 def test_a_worker_that_holds_the_withdrawn_codes_when_the_correction_comes_writes_under_their_key(
     ingest: Ingest, hospital: Database, night: Callable[..., CodedNight]
 ) -> None:
@@ -223,13 +225,13 @@ def test_a_worker_that_holds_the_withdrawn_codes_when_the_correction_comes_write
 
     def open_coder(folder: Path, code_set: Any) -> TitleCoder:
         coder = TitleCoder.open(folder, code_set)
-        ingest("FY2027", CORRECTED, replace=True)
+        if code_set.release_key == "FY2027":
+            ingest("FY2027", CORRECTED, replace=True)
         return coder
 
-    night(open_coder=open_coder)
-    assert _codings(hospital) == [("E000", "FY2027", "A000 E668")]
-    assert night(recode="FY2027").coded == 1
-    assert _codings(hospital)[1:] == [("E000", "FY2027-corrected-1", "A000")]
+    night(open_coder=open_coder)  # it looks again for what is left, and goes on under the corrected ones
+    assert _codings(hospital) == [("E000", "FY2027", "A000 E668"), ("E000", "FY2027-corrected-1", "A000")]
+    assert query(hospital, "SELECT * FROM outdated_codings") == []
 
 
 def test_a_review_under_the_withdrawn_content_is_opened_anew_finished_or_not(
@@ -254,17 +256,17 @@ def test_a_review_under_the_withdrawn_content_is_opened_anew_finished_or_not(
         transaction.run_script("UPDATE reviews SET claimed_until = now() WHERE status = 'claimed'")
     audit = _dump(hospital, ("review_actions", "review_codes"))
     night(recode="FY2027")
-    with hospital.transaction() as transaction:  # the title coder is sure of what it finds; the second has to be looked at by itself
+    with (
+        hospital.transaction() as transaction
+    ):  # the title coder is sure of what it finds; the second has to be looked at by itself
         transaction.run_script("UPDATE predictions SET decision = 'review' WHERE release_key = 'FY2027-corrected-1'")
     open_reviews("recode_FY2027-corrected-1_m1", hospital)
-    assert query(hospital, "SELECT encounter_id, release_key, status FROM reviews ORDER BY review_id") == [
+    assert set(query(hospital, "SELECT encounter_id, release_key, status FROM reviews")) == {
         (finished.encounter_id, "FY2027", "finished"),
+        (finished.encounter_id, "FY2027-corrected-1", "waiting"),
         (held.encounter_id, "FY2027", "superseded"),
-        *sorted(
-            [(finished.encounter_id, "FY2027-corrected-1", "waiting"), (held.encounter_id, "FY2027-corrected-1", "waiting")],
-            key=lambda row: row[0] != finished.encounter_id,
-        ),
-    ]  # fmt: skip
+        (held.encounter_id, "FY2027-corrected-1", "waiting"),
+    }
     after = _dump(hospital, ("review_actions", "review_codes"))
     assert all(audit[table] <= after[table] for table in audit)
 
@@ -296,5 +298,7 @@ def test_people_are_told_that_no_model_learnt_the_corrected_content(
     assert check_deadlines(on=OCTOBER, days=14, storage=storage, database=hospital) == []
     ingest("FY2027", CORRECTED, replace=True)
     (deadline,) = check_deadlines(on=OCTOBER, days=14, storage=storage, database=hospital)
-    assert deadline.message.startswith("FY2027-corrected-1 is in effect since 2026-10-01, and no model that learnt it is in service")
+    assert deadline.message.startswith(
+        "FY2027-corrected-1 is in effect since 2026-10-01, and no model that learnt it is in service"
+    )
     assert "No dataset is built: run the DAG build_dataset with the key FY2027-corrected-1" in deadline.message
