@@ -122,8 +122,8 @@ def migrate() -> None:
 def ingest_release_command(source: str | None, release_key: str | None, replace: bool) -> None:
     """Load an ICD-10-CM release from SOURCE: a folder, a zip, an s3:// prefix or a URL.
 
-    Without SOURCE: the full April 2026 release that is installed with LLMCoder. With --replace, what was made from the withdrawn
-    content stays with it, and the corrected content is loaded as FY2027-corrected-1, if anything was made.
+    Without SOURCE: the full April 2026 release that is installed with LLMCoder. With --replace, datasets, models and coded notes of
+    the content before stay with it, and the corrected one is loaded beside it, as FY2027-corrected-1, where there are any.
 
     Example: llmcoder ingest-release ~/icd10cm/FY2027 --release FY2027
     """
