@@ -2,8 +2,8 @@
 ### Every morning: does a release take effect without a model that learnt it?
 
 At 06:30 UTC: looks for loaded releases that are in effect, or will be within `LLMCODER_DEADLINE_DAYS`, while the model in service
-learnt an older one. Each is told of once a day, in the log and to the Airflow connection `llmcoder_alerts` (http or smtp), with the
-state of its work and what to do. Silence means that all is fine.
+learnt an older one, or the withdrawn content of a corrected one. Each is told of once a day, in the log and to the Airflow
+connection `llmcoder_alerts` (http or smtp), with the state of its work and what to do. Silence means that all is fine.
 
 ### On failure
 

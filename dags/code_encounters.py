@@ -4,9 +4,9 @@
 At 02:00 UTC: loads what lies in the inbox (`LLMCODER_INBOX`: JSON lines, CSV or MIMIC-IV tables), then codes the discharges of
 the last seven days with the model in service, each note once. A run by hand takes `from_date` and `to_date`, both included; past
 nights are made up by `airflow backfill create --dag-id code_encounters`, each as of its own date. With `recode_release` a run
-codes again what was coded with an older release although it was discharged since that one took effect; older codings stay as
-history. It runs on the clock and not on
-an asset: it wants whichever model is in service when the night begins.
+codes again what was coded with an older release although it was discharged since that one took effect, or with its withdrawn
+content (`FY2027` finds `FY2027-corrected-1`); older codings stay as history. It runs on the clock and not on an asset: it wants
+whichever model is in service when the night begins.
 
 ### On failure
 
@@ -46,8 +46,8 @@ DAY = {"type": ["null", "string"], "format": "date"}
         "recode_release": Param(
             None,
             type=["null", "string"],
-            pattern=r"^FY20\d\d(-(January|April|July))?$",
-            description="A release: codes again what an older one coded since it took effect, whatever the dates.",
+            pattern=r"^FY20\d\d(-(January|April|July))?(-corrected-\d+)?$",
+            description="A release: codes again what an older or its withdrawn one coded since it took effect, whatever the dates.",
         ),
         "shards": Param(
             2, type="integer", minimum=1, maximum=256, description="Parts of the night that workers may code at the same time."

@@ -11,7 +11,10 @@ writes what it changes here: `release_reports` has the figures and the folder of
 
 - **ReleaseError**: the release cannot be trusted; the message has file, line and reason, and the database is as it was. Get the
   files again from the publisher, put them into the landing place, and the watcher starts a new run.
-- **ReleaseConflict**: this release is loaded with other content. If the publisher corrected it, run by hand with `replace`.
+- **ReleaseConflict**: this release is loaded with other content. If the publisher corrected it, run by hand with `source` and
+  `replace`. Where datasets, models or coded notes were made from the withdrawn content, all of it stays under its key, and the
+  corrected content is loaded as `FY2027-corrected-1`, is valid in its stead and starts the loop. Then run `code_encounters` with
+  `recode_release`: the report has how many encounters that concerns.
 - **ExpectationsFailed**: counts or titles are implausible; Data Docs hold the details. Compare with the publisher's addenda.
 - **... takes effect today and has not arrived**: nobody delivered it. Put it into the landing place.
 - **DatabaseUnreachable, StorageUnreachable**: retried by itself; `llmcoder status` says which service is down.
@@ -44,7 +47,11 @@ from llmcoder_tasks.settings import Settings
             pattern=r"^FY20\d\d(-(January|April|July))?$",
             description="FY2027 or FY2027-April. Empty: the files say.",
         ),
-        "replace": Param(False, type="boolean", description="Accept other content for a release that is loaded already."),
+        "replace": Param(
+            False,
+            type="boolean",
+            description="Accept the corrected content of a release that is loaded already.",
+        ),
     },
     default_args=TASK_DEFAULTS,
     catchup=False,

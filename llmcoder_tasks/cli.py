@@ -118,11 +118,12 @@ def migrate() -> None:
 @main.command("ingest-release")
 @click.argument("source", required=False)
 @click.option("--release", "release_key", help="Release key, like FY2026 or FY2026-April; default: found in the files.")
-@click.option("--replace", is_flag=True, help="Accept other content for a release that is already loaded.")
+@click.option("--replace", is_flag=True, help="Accept the corrected content of a release that is already loaded.")
 def ingest_release_command(source: str | None, release_key: str | None, replace: bool) -> None:
     """Load an ICD-10-CM release from SOURCE: a folder, a zip, an s3:// prefix or a URL.
 
-    Without SOURCE: the full April 2026 release that is installed with LLMCoder.
+    Without SOURCE: the full April 2026 release that is installed with LLMCoder. With --replace, datasets, models and coded notes of
+    the content before stay with it, and the corrected one is loaded beside it, as FY2027-corrected-1, where there are any.
 
     Example: llmcoder ingest-release ~/icd10cm/FY2027 --release FY2027
     """
@@ -561,7 +562,9 @@ def code_on_date_command(code_name: str, on: datetime) -> None:
 @click.option("--from", "from_day", type=DAY, help="First discharge date.")
 @click.option("--to", "to_day", type=DAY, help="Last discharge date; default: the first.")
 @click.option(
-    "--recode", "recode_key", help="Instead of dates: a release; codes again what an older one coded since it took effect."
+    "--recode",
+    "recode_key",
+    help="Instead of dates: a release; codes again what an older or its withdrawn one coded since it took effect.",
 )
 @click.option("--model", "model_id", help="A published model; default: the one in service.")
 def code_encounters_command(
@@ -592,13 +595,13 @@ def code_encounters_command(
         "max_quarantined_share": with_stores.settings.max_quarantined_share,
     }
     if recode_key:
-        run_id = f"recode_{recode_key}_{model.model_id}"
-        _show(recode_encounters(recode_key, coding_run_id=run_id, **arguments))
+        coded = recode_encounters(recode_key, **arguments)
     elif from_day:
         first, last = from_day.date(), (to_day or from_day).date()
         run_id = f"{first}_{last}_{model.model_id}"
-        _show(code_encounters(first, last, coding_run_id=run_id, **arguments))
-    _show(open_reviews(run_id, with_stores.database))
+        coded = code_encounters(first, last, coding_run_id=run_id, **arguments)
+    _show(coded)
+    _show(open_reviews(coded.coding_run_id, with_stores.database))
 
 
 @main.command("review-queue")

@@ -28,6 +28,7 @@ MAX_COMMENT_CHARACTERS = 1000
 """Of what a person says about a promotion or a rollback."""
 
 _RELEASE_KEY = re.compile(r"FY(?P<year>20\d\d)(?:-(?P<month>January|April|July))?")
+_CORRECTION = re.compile(r"-corrected-[1-9]\d*$")
 _MONTHS = {"January": 1, "April": 4, "July": 7}
 
 
@@ -41,6 +42,16 @@ def parse_release_key(key: str) -> date:
         raise ReleaseError(f"{key!r} is no release key: write FY2026 for October 2025, FY2026-April for April 2026")
     year, month = int(match["year"]), match["month"]
     return date(year, _MONTHS[month], 1) if month else date(year - 1, 10, 1)
+
+
+def find_effective_date(key: str) -> date:
+    """The effective date of the key of a loaded release, which may be that of a corrected one: `FY2026-corrected-1`."""
+    return parse_release_key(_CORRECTION.sub("", key))
+
+
+def name_correction(key: str, number: int) -> str:
+    """The key under which the corrected content of a release is loaded: `FY2026-corrected-1`. Corrections count from 1."""
+    return f"{_CORRECTION.sub('', key)}-corrected-{number}"
 
 
 def render_release_key(effective: date) -> str:

@@ -45,7 +45,7 @@ def find_due_release(release_key: str, stores: Connections) -> Arrival:
     for entry in fingerprint_entries(versions):
         if release_key_of(entry) == release_key:
             return {"source": f"{landing}/{entry}", "release_key": release_key}
-    if stores.database.fetch_one("find_loaded_release", release_key=release_key):
+    if stores.database.fetch_one("find_release_named", release_key=release_key):
         raise AirflowSkipException(f"{release_key} takes effect today and is loaded: nothing to do")
     raise ReleaseError(
         f"{release_key} takes effect today and has not arrived: put its files into {landing}/{release_key}, "

@@ -1,16 +1,18 @@
 -- Releases -----------------------------------------------------------------------------------------------------------
 
 CREATE TABLE releases (
-    release_key text PRIMARY KEY CHECK (release_key ~ '^FY20\d\d(-(January|April|July))?$'),
-    effective_from date NOT NULL UNIQUE,
+    release_key text PRIMARY KEY CHECK (release_key ~ '^FY20\d\d(-(January|April|July))?(-corrected-[1-9]\d*)?$'),
+    effective_from date NOT NULL,
     source text NOT NULL,                      -- where the operator took it from; never a password
     content_sha256 text NOT NULL,              -- over codes, titles, terms and conversions as loaded, not over file bytes
     previous_release_key text REFERENCES releases,
     code_count integer NOT NULL CHECK (code_count > 0),
     billable_count integer NOT NULL CHECK (billable_count BETWEEN 1 AND code_count),
     uri text NOT NULL,                         -- its folder in the artifact store
-    ingested_at timestamptz NOT NULL DEFAULT now()
+    ingested_at timestamptz NOT NULL DEFAULT now(),
+    withdrawn_at timestamptz                   -- its corrected content stands since then, under another key; what was made from it stays
 );
+CREATE UNIQUE INDEX releases_standing ON releases (effective_from) WHERE withdrawn_at IS NULL;
 
 CREATE TABLE release_files (
     release_key text NOT NULL REFERENCES releases ON DELETE CASCADE,
@@ -23,7 +25,7 @@ CREATE TABLE release_files (
 
 -- The only source of which release is valid on a date. A release is valid from its effective date until the day before the next
 -- loaded one takes effect, and not beyond its own fiscal year where a later one is loaded: between them nobody knows the codes. The
--- newest goes on (NULL) until its follower is loaded.
+-- newest goes on (NULL) until its follower is loaded. A withdrawn release is valid on no date.
 CREATE VIEW release_validity AS
 SELECT release_key,
        effective_from,
@@ -32,7 +34,8 @@ SELECT release_key,
            CASE WHEN lead(effective_from) OVER (ORDER BY effective_from) IS NOT NULL
                 THEN make_date(extract(year FROM effective_from + interval '3 months')::integer, 9, 30) END
        ) AS effective_to
-FROM releases;
+FROM releases
+WHERE withdrawn_at IS NULL;
 
 CREATE TABLE codes (
     release_key text NOT NULL REFERENCES releases ON DELETE CASCADE,
@@ -284,12 +287,14 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS newest;
 
--- Encounters that a release concerns and that an older one coded.
+-- Encounters that a release concerns and that an older one coded, or the withdrawn one of its own date.
 CREATE VIEW outdated_codings AS
 SELECT release.release_key, coding.encounter_id, coding.discharge_date, coding.note_sha256, coding.release_key AS coded_under
 FROM releases AS release
 JOIN current_codings AS coding ON coding.discharge_date >= release.effective_from
-JOIN releases AS older ON older.release_key = coding.release_key AND older.effective_from < release.effective_from;
+JOIN releases AS older ON older.release_key = coding.release_key
+    AND older.effective_from <= release.effective_from AND older.release_key <> release.release_key
+WHERE release.withdrawn_at IS NULL;
 
 -- Encounters of a run that could not be coded at all, and why.
 CREATE TABLE uncoded_encounters (

@@ -57,6 +57,34 @@ def test_two_migrations_at_once_apply_each_file_once(empty_database: Database) -
     assert sorted(results[0] + results[1]) == [path.stem for path in list_migrations()]
 
 
+def test_releases_that_were_loaded_before_corrections_were_known_stand_after_the_migration(
+    empty_database: Database, tmp_path: Path
+) -> None:
+    for path in list_migrations()[:10]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    empty_database.migrate(tmp_path)
+    with empty_database.transaction() as transaction:
+        transaction.run_script(
+            """
+            INSERT INTO releases (release_key, effective_from, source, content_sha256, code_count, billable_count, uri) VALUES
+                ('FY2026', '2025-10-01', 'test', 'x', 1, 1, 'u'), ('FY2027', '2026-10-01', 'test', 'y', 1, 1, 'u');
+            INSERT INTO datasets (dataset_id, release_key, uri, manifest) VALUES ('d', 'FY2027', 'u', '{}');
+            """
+        )
+    assert empty_database.migrate()[0] == "0011_keep_withdrawn_releases"
+    assert [(row["release_key"], str(row["effective_to"])) for row in empty_database.fetch_all("list_releases")] == [
+        ("FY2026", "2026-09-30"),
+        ("FY2027", "None"),
+    ]
+    second = """INSERT INTO releases (release_key, effective_from, source, content_sha256, code_count, billable_count, uri)
+        VALUES ('FY2027-corrected-1', '2026-10-01', 'test', 'z', 1, 1, 'u')"""
+    with pytest.raises(DatabaseError, match="releases_standing"), empty_database.transaction() as transaction:
+        transaction.run_script(second)
+    with empty_database.transaction() as transaction:
+        transaction.run_script(f"UPDATE releases SET withdrawn_at = now() WHERE release_key = 'FY2027'; {second}")
+    assert empty_database.fetch_all("list_releases")[-1]["release_key"] == "FY2027-corrected-1"
+
+
 def test_a_migration_that_changed_after_it_was_applied_is_refused(empty_database: Database, tmp_path: Path) -> None:
     path = tmp_path / "0001_create_thing.sql"
     path.write_text("CREATE TABLE thing (id integer);")

@@ -15,6 +15,8 @@ from llmcoder_tasks.records import (
     Drg,
     Finding,
     Grouping,
+    find_effective_date,
+    name_correction,
     parse_code,
     parse_release_key,
     render_code,
@@ -40,6 +42,14 @@ def test_release_key_and_effective_date_are_inverse(key: str, effective: date) -
 def test_other_release_keys_are_refused_with_the_form(key: str) -> None:
     with pytest.raises(ReleaseError, match="write FY2026 for October 2025"):
         parse_release_key(key)
+
+
+def test_a_correction_has_a_key_and_the_date_of_its_release() -> None:
+    assert name_correction("FY2026-April", 1) == "FY2026-April-corrected-1"
+    assert name_correction("FY2026-April-corrected-1", 2) == "FY2026-April-corrected-2"
+    assert find_effective_date("FY2026-April-corrected-12") == find_effective_date("FY2026-April") == date(2026, 4, 1)
+    with pytest.raises(ReleaseError, match="is no release key"):  # no publisher writes it: it names nothing that arrives
+        parse_release_key("FY2026-corrected-1")
 
 
 @pytest.mark.parametrize("effective", [date(2026, 4, 2), date(2026, 5, 1), date(2025, 10, 31)])

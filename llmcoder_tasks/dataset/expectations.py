@@ -22,7 +22,7 @@ from llmcoder_tasks.dataset.config import CONDITION_COUNTS
 from llmcoder_tasks.dataset.example_frames import chapter_frame, example_frame, leaked_codes
 from llmcoder_tasks.dataset.naming import names_of
 from llmcoder_tasks.errors import ExpectationsFailed
-from llmcoder_tasks.records import CORRECTIONS, parse_release_key
+from llmcoder_tasks.records import CORRECTIONS, find_effective_date
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -283,7 +283,7 @@ def _run_suite(gx: Any, context: Any, source: Any, suite: Suite, *, subject: str
         },
     )
     # The run is named by what was checked, not by the hour, so that checking it again replaces its page.
-    run = RunIdentifier(run_name=subject, run_time=datetime.combine(parse_release_key(release_key), time.min, tzinfo=UTC))
+    run = RunIdentifier(run_name=subject, run_time=datetime.combine(find_effective_date(release_key), time.min, tzinfo=UTC))
     outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": suite.frame}, run_id=run)
     results = [result for validated in outcome.run_results.values() for result in validated.results]
     names = [expectation.meta["name"] for expectation in suite.expectations]  # the order in which a person wants to read them

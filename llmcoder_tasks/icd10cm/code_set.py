@@ -5,14 +5,17 @@ From the database by `read_code_set`, or, without any database, the full April 2
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import date
 from functools import cache, cached_property
 from typing import Literal, NamedTuple
 
-from llmcoder_tasks.database import Database
+from llmcoder_tasks.database import Database, Row
 from llmcoder_tasks.errors import ReleaseError
 from llmcoder_tasks.records import ReleaseRef
+
+logger = logging.getLogger(__name__)
 
 TermKind = Literal[
     "inclusion_term", "includes", "excludes1", "excludes2", "code_first", "use_additional_code", "code_also", "index_term"
@@ -61,6 +64,20 @@ class CodeSet:
     def titles(self) -> dict[str, str]:
         """Long title of every billable code."""
         return {code.code: code.long_title for code in self.billable}
+
+
+def require_release(database: Database, name: str) -> Row:
+    """Key, effective date, sha256 of content and URI of the loaded release of a name.
+
+    Where the publisher withdrew and corrected it, that is the corrected one: people go on to say `FY2027`. `read_code_set` takes a
+    key as it is. Raises ReleaseError when it is not loaded.
+    """
+    row = database.fetch_one("find_release_named", release_key=name)
+    if row is None:
+        raise ReleaseError(f"release {name} is not loaded: run `llmcoder ingest-release` first")
+    if row["release_key"] != name:
+        logger.info("%s was withdrawn: %s stands in its stead", name, row["release_key"])
+    return row
 
 
 def read_code_set(database: Database, release_key: str) -> CodeSet:

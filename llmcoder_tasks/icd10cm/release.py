@@ -12,7 +12,7 @@ from typing import NamedTuple
 from llmcoder_tasks.icd10cm.addenda import Addenda
 from llmcoder_tasks.icd10cm.code_set import Code, CodeTerm
 from llmcoder_tasks.icd10cm.file_kind import FileKind
-from llmcoder_tasks.records import parse_release_key
+from llmcoder_tasks.records import find_effective_date
 
 
 class SeventhCharacter(NamedTuple):
@@ -59,7 +59,7 @@ class Release:
     @property
     def effective_from(self) -> date:
         """The day it takes effect."""
-        return parse_release_key(self.release_key)
+        return find_effective_date(self.release_key)
 
     @cached_property
     def billable_titles(self) -> Mapping[str, str]:

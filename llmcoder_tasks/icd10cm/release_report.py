@@ -35,7 +35,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class OutdatedEncounter:
-    """An encounter that the release concerns and that an older one coded. `is_reviewed`: a person had finished its review."""
+    """An encounter that the release concerns and that an older or a withdrawn one coded.
+
+    `is_reviewed`: a person had finished its review.
+    """
 
     encounter_id: str
     discharge_date: date
@@ -75,7 +78,11 @@ class ReportedChange:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseReport:
-    """All of it. `previous` is None for the first loaded release, which is compared with nothing."""
+    """All of it. `previous` is None for the first loaded release, which is compared with nothing.
+
+    `withdrawn` is the release whose place this one took because its publisher corrected it, and `corrections` what that changed;
+    None and empty for others.
+    """
 
     release_key: str
     effective_from: date
@@ -86,6 +93,8 @@ class ReleaseReport:
     outdated: tuple[OutdatedEncounter, ...]
     dead_corrections: tuple[DeadCorrection, ...]
     pace: Pace
+    withdrawn: str | None = None
+    corrections: tuple[ReportedChange, ...] = ()
 
     @property
     def report_id(self) -> str:
@@ -102,7 +111,12 @@ class ReleaseReport:
     @property
     def used(self) -> tuple[ReportedChange, ...]:
         """Changed codes that the hospital used, the most frequent first."""
-        return tuple(sorted((change for change in self.changes if change.used), key=lambda change: (-change.used, change.code)))
+        return _sort_used(self.changes)
+
+    @property
+    def used_corrections(self) -> tuple[ReportedChange, ...]:
+        """The same of what the correction changed."""
+        return _sort_used(self.corrections)
 
     @property
     def by_month(self) -> dict[str, int]:
@@ -120,6 +134,8 @@ class ReleaseReport:
             "to_recode": len(self.outdated),
             "reviews_to_reopen": sum(one.is_reviewed for one in self.outdated),
             "dead_corrections": len(self.dead_corrections),
+            "corrected": len(self.corrections),
+            "corrected_used": len(self.used_corrections),
         }
 
     @property
@@ -148,35 +164,56 @@ def build_report(
     outdated: Sequence[OutdatedEncounter],
     dead_corrections: Sequence[DeadCorrection],
     pace: Pace,
+    withdrawn: ReleaseTitles | None = None,
 ) -> ReleaseReport:
-    """The report of a release against the loaded one before it. `conversions` are followers of codes by the tables up to it."""
-    changes: list[ReportedChange] = []
-    if previous is not None:
-        before, after = previous.titles, release.titles
-        changed = find_changed_codes(before, after, conversions)
-        changes = [
-            ReportedChange(
-                code,
-                kind,
-                chapter_of(code),
-                before.get(code),
-                after.get(code),
-                tuple(sorted(changed.followers.get(code, ()))),
-                usage.codes.get(code, 0),
-            )
-            for code, kind in sorted(_kinds_of(changed).items())
-        ]
+    """The report of a release against the loaded one before it, and against the one whose correction it is, where there is one.
+
+    `conversions` are followers of codes by the tables up to it.
+    """
+
+    def compare(before: ReleaseTitles | None) -> tuple[ReportedChange, ...]:
+        return _list_changes(before.titles, release.titles, conversions, chapter_of, usage) if before else ()
+
     return ReleaseReport(
         release.release_key,
         release.effective_from,
         previous.release_key if previous else None,
-        tuple(changes),
+        compare(previous),
         usage.first,
         usage.last,
         tuple(outdated),
         tuple(dead_corrections),
         pace,
+        withdrawn.release_key if withdrawn else None,
+        compare(withdrawn),
     )
+
+
+def _list_changes(
+    before: Mapping[str, str],
+    after: Mapping[str, str],
+    conversions: Mapping[str, Set[str]],
+    chapter_of: Callable[[str], str],
+    usage: Usage,
+) -> tuple[ReportedChange, ...]:
+    """Changes between the long titles of the billable codes of two releases, by code."""
+    changed = find_changed_codes(before, after, conversions)
+    return tuple(
+        ReportedChange(
+            code,
+            kind,
+            chapter_of(code),
+            before.get(code),
+            after.get(code),
+            tuple(sorted(changed.followers.get(code, ()))),
+            usage.codes.get(code, 0),
+        )
+        for code, kind in sorted(_kinds_of(changed).items())
+    )
+
+
+def _sort_used(changes: Sequence[ReportedChange]) -> tuple[ReportedChange, ...]:
+    return tuple(sorted((change for change in changes if change.used), key=lambda change: (-change.used, change.code)))
 
 
 def _kinds_of(changed: ChangedCodes) -> dict[str, ChangeKind]:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from llmcoder_tasks.errors import TrainingError
 from llmcoder_tasks.icd10cm.changes import find_changed_codes
 from llmcoder_tasks.model.recipe import FULL_STAGES, UPDATE, Recipe, UpdateStage
-from llmcoder_tasks.records import parse_release_key
+from llmcoder_tasks.records import find_effective_date
 
 Wanted = Literal["auto", "full", "update"]
 WANTED: tuple[Wanted, ...] = get_args(Wanted)
@@ -49,7 +49,7 @@ def find_obstacle(recipe: Recipe, manifest: Mapping[str, Any], release_key: str)
         return f"recipe {recipe.name} has no stage {UPDATE}"
     if manifest.get("stage") == FULL_STAGES[0]:
         return f"{model_id} has learnt titles alone: its stage two comes first"
-    if not learnt or parse_release_key(learnt) > parse_release_key(release_key):
+    if not learnt or find_effective_date(learnt) > find_effective_date(release_key):
         return f"{model_id} was trained on {learnt or 'no release'}, which is no release up to {release_key}"
     ours, theirs = recipe.to_dict(), manifest.get("recipe_settings", {})
     if other := [key for key in _SHAPE if ours[key] != theirs.get(key)]:

@@ -16,8 +16,8 @@ from llmcoder_tasks.dataset.expectations import verify_examples
 from llmcoder_tasks.dataset.lexicon import LEXICON_FOLDER
 from llmcoder_tasks.dataset.llm_store import merge_variations, read_variations, read_variations_manifest
 from llmcoder_tasks.dataset.store import MANIFEST, DatasetManifest, hash_folder, read_manifest, write_tables
-from llmcoder_tasks.errors import DatasetError, ReleaseError
-from llmcoder_tasks.icd10cm.code_set import read_code_set
+from llmcoder_tasks.errors import DatasetError
+from llmcoder_tasks.icd10cm.code_set import read_code_set, require_release
 from llmcoder_tasks.progress import record_step
 from llmcoder_tasks.records import DatasetRef, ReleaseRef, VariationsRef
 from llmcoder_tasks.storage import Storage
@@ -35,7 +35,7 @@ def build_dataset(
     variations: VariationsRef | None = None,
     train_on_corrections: bool = False,
 ) -> DatasetRef:
-    """Make, validate and store the examples of a loaded release; Data Docs go to `docs_folder`.
+    """Make, validate and store the examples of a loaded release; Data Docs go to `docs_folder`. Of a withdrawn one: of what stands.
 
     `variations` is a set of `generate_variations` for the same release: its rows join the train split. With
     `train_on_corrections`, what coders corrected becomes a table of its own: phrases of patients. The id is a fingerprint of
@@ -43,9 +43,8 @@ def build_dataset(
     once. Raises ReleaseError when the release is not loaded, DatasetError when the set is of another release, ExpectationsFailed
     when a row is broken; then nothing is stored.
     """
-    row = database.fetch_one("fetch_release", release_key=release.key)
-    if row is None:
-        raise ReleaseError(f"release {release.key} is not loaded: run `llmcoder ingest-release` first")
+    row = require_release(database, release.key)
+    release = ReleaseRef(row["release_key"], row["uri"])
     corrections = read_corrections(database, read_code_set(database, release.key)) if train_on_corrections else Corrections()
     facts = DatasetManifest(
         dataset_id="",

@@ -28,7 +28,8 @@ class Deadline:
 def check_deadlines(*, on: date, days: int, storage: Storage, database: Database) -> list[Deadline]:
     """The loaded releases that are in effect on `on`, or will be within `days`, and are newer than that of the model in service.
 
-    A release that another one has followed by then is left out. Changes nothing.
+    What was corrected since that model learnt it is newer too. A release that another one has followed by then is left out. Changes
+    nothing.
     """
     promotion = read_standing(storage).promotion
     rows = database.fetch_all(

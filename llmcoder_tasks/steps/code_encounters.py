@@ -24,8 +24,8 @@ from llmcoder_tasks.coding.coder import CoderOpener
 from llmcoder_tasks.coding.encounters import MAX_QUARANTINED_SHARE, find_fault, too_many_quarantined, verify_quarantined
 from llmcoder_tasks.coding.notes import PhraseCoder, code_notes
 from llmcoder_tasks.database import Database, Row, Transaction, keep_trying
-from llmcoder_tasks.errors import LLMCoderError, ModelError, NoteError, ReleaseError
-from llmcoder_tasks.icd10cm.code_set import CodeSet, read_code_set
+from llmcoder_tasks.errors import LLMCoderError, ModelError, NoteError
+from llmcoder_tasks.icd10cm.code_set import CodeSet, read_code_set, require_release
 from llmcoder_tasks.icd10cm.validity import explain_gap
 from llmcoder_tasks.model.manifest import fetch_model
 from llmcoder_tasks.progress import record_step, track
@@ -112,16 +112,15 @@ def plan_night(
 
 
 def plan_recode(release_key: str, *, model: ModelRef, shards: int, coding_run_id: str, database: Database) -> list[Shard]:
-    """Open a coding run over the encounters that this release concerns and that an older one coded, and name its shards.
+    """Open a coding run over the encounters that this release concerns and that an older or a withdrawn one coded; name its shards.
 
     Those are dated on or after its effective date; each is coded by the release valid on its discharge date, and keeps its older
-    codings as history. What is coded so is left out by the next call. Raises ReleaseError when the release is not loaded, and what
-    `plan_night` raises.
+    codings as history. What is coded so is left out by the next call. Of a corrected release the name is enough: see
+    `require_release`. Raises ReleaseError when the release is not loaded, and what `plan_night` raises.
     """
-    dates = keep_trying(lambda: database.fetch_one("find_recode_dates", release_key=release_key))
-    if dates is None:
-        raise ReleaseError(f"release {release_key} is not loaded: run `llmcoder ingest-release` first")
-    return _plan(dates["from_date"], dates["to_date"], release_key, model, shards, coding_run_id, database)
+    standing = keep_trying(lambda: require_release(database, release_key))["release_key"]
+    dates = keep_trying(lambda: database.fetch_all("find_recode_dates", release_key=standing))[0]
+    return _plan(dates["from_date"], dates["to_date"], standing, model, shards, coding_run_id, database)
 
 
 def _plan(
@@ -224,12 +223,14 @@ def recode_encounters(
     release_key: str,
     *,
     model: ModelRef,
-    coding_run_id: str,
+    coding_run_id: str | None = None,
     database: Database,
     max_quarantined_share: float = MAX_QUARANTINED_SHARE,
     **coding: Any,
 ) -> CodedNight:
-    """The same for what a release has outdated: see `plan_recode`."""
+    """The same for what a release has outdated: see `plan_recode`. `coding_run_id` None: that of this release and model."""
+    release_key = keep_trying(lambda: require_release(database, release_key))["release_key"]
+    coding_run_id = coding_run_id or f"recode_{release_key}_{model.model_id}"
     planned = plan_recode(release_key, model=model, shards=1, coding_run_id=coding_run_id, database=database)
     return _code_planned(planned, database, max_quarantined_share, coding)
 

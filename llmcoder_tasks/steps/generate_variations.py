@@ -25,8 +25,8 @@ from llmcoder_tasks.dataset.llm_store import VariationsManifest, make_tables
 from llmcoder_tasks.dataset.naming import names_of
 from llmcoder_tasks.dataset.splits import sampling_order, split_of
 from llmcoder_tasks.dataset.store import MANIFEST, write_tables
-from llmcoder_tasks.errors import DatasetError, ReleaseError
-from llmcoder_tasks.icd10cm.code_set import CodeSet, read_code_set
+from llmcoder_tasks.errors import DatasetError
+from llmcoder_tasks.icd10cm.code_set import CodeSet, read_code_set, require_release
 from llmcoder_tasks.language_model import LanguageModelClient
 from llmcoder_tasks.progress import record_step
 from llmcoder_tasks.records import ReleaseRef, VariationsRef
@@ -106,9 +106,8 @@ def generate_variations(
 def _plan(
     release: ReleaseRef, model: LanguageModel, config: VariationsConfig, storage: Storage, database: Database, work_folder: Path
 ) -> _Plan:
-    row = database.fetch_one("fetch_release", release_key=release.key)
-    if row is None:
-        raise ReleaseError(f"release {release.key} is not loaded: run `llmcoder ingest-release` first")
+    row = require_release(database, release.key)
+    release = ReleaseRef(row["release_key"], row["uri"])
     prompts = {scenario: load_prompt(scenario) for scenario in config.scenarios}
     facts = VariationsManifest(
         variations_id="",

@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from dataclasses import replace as with_changes
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from llmcoder_tasks.icd10cm.release import Release
 from llmcoder_tasks.icd10cm.release_reader import read_release
 from llmcoder_tasks.icd10cm.source import Source, read_source
 from llmcoder_tasks.progress import record_step
-from llmcoder_tasks.records import ReleaseRef
+from llmcoder_tasks.records import ReleaseRef, name_correction
 from llmcoder_tasks.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -32,10 +33,19 @@ _PARTS = ("delete_code_terms", "delete_seventh_characters", "delete_code_convers
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What a load did: nothing (`unchanged`), or these changes against the release before."""
+    """The release under the key that it has here, and what the load did: nothing, or these changes against the release before."""
 
+    release: Release
     unchanged: bool
     changes: Mapping[ChangeKind, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Under which key a release is loaded, and whether the codes that are loaded under it stay."""
+
+    key: str
+    keeps_codes: bool
 
 
 def ingest_release(
@@ -51,62 +61,80 @@ def ingest_release(
     """Read, check and load a release, in one transaction; None as source means the embedded release.
 
     A release that is loaded already with the same content is left as it is. With other content it raises ReleaseConflict, unless
-    `replace` is set: then it is replaced, but codes and titles only while no dataset, model or coded note was made from it. A
-    release that is older than loaded ones is put in its place, and the changes of its successor are computed anew. Raises
-    ReleaseError or ExpectationsFailed for a release that cannot be trusted; database and artifact store stay as they were.
+    `replace` is set. Then it is replaced; where datasets, models or coded notes were made from its codes and titles, it stays with
+    all of them as withdrawn, and the corrected content is loaded under a key of its own (`FY2027-corrected-1`), which is valid in
+    its stead. A release that is older than loaded ones is put in its place, and the changes of its successor are computed anew.
+    Raises ReleaseError or ExpectationsFailed for a release that cannot be trusted; database and artifact store stay as they were.
     """
     with record_step(database, "ingest_release", release_key or source or "embedded") as detail:
         arrived = read_source(source, s3_endpoint_url=s3_endpoint_url)
-        release = read_release(arrived, release_key=release_key)
-        folder = f"releases/{release.release_key}"
-        loaded = _load(release, arrived, folder, storage=storage, database=database, docs_folder=docs_folder, replace=replace)
-        _complete_manifest(release, arrived, folder, storage)
+        published = read_release(arrived, release_key=release_key)
+        loaded = _load(published, arrived, storage=storage, database=database, docs_folder=docs_folder, replace=replace)
+        release = loaded.release
+        _complete_manifest(release, arrived, _folder_of(release), storage)
         figures = {"subject": release.release_key, "unchanged": loaded.unchanged, "codes": len(release.codes)}
         detail.update(figures, changes=dict(loaded.changes))
-    return ReleaseRef(key=release.release_key, uri=storage.uri_of(folder))
+    return ReleaseRef(key=release.release_key, uri=storage.uri_of(_folder_of(release)))
+
+
+def _folder_of(release: Release) -> str:
+    return f"releases/{release.release_key}"
 
 
 def _load(
-    release: Release, arrived: Source, folder: str, *, storage: Storage, database: Database, docs_folder: Path, replace: bool
+    published: Release, arrived: Source, *, storage: Storage, database: Database, docs_folder: Path, replace: bool
 ) -> _Loaded:
     with database.transaction() as transaction:
         transaction.fetch_one("lock_releases", lock=_INGEST_LOCK)
-        existing = transaction.fetch_one("fetch_release", release_key=release.release_key)
-        if existing and existing["content_sha256"] == release.content_sha256:
-            logger.info("%s is loaded already with the same content: nothing to do", release.release_key)
-            return _Loaded(unchanged=True, changes={})
-        keeps_codes = bool(existing) and _verify_replaceable(transaction, release, replace=replace)
+        standing = transaction.fetch_one("find_release_named", release_key=published.release_key)
+        if standing and standing["content_sha256"] == published.content_sha256:
+            logger.info("%s is loaded already with the same content: nothing to do", standing["release_key"])
+            return _Loaded(with_changes(published, release_key=standing["release_key"]), unchanged=True, changes={})
+        place = _make_place(transaction, published, standing, replace=replace)
+        release = with_changes(published, release_key=place.key)
+        folder = _folder_of(release)
         previous = transaction.fetch_one("find_release_before", effective_from=release.effective_from)
         changes = _find_changes(transaction, release, previous)
         _verify(release, previous, changes, docs_folder)
         _write_release(transaction, release, arrived, previous, storage.uri_of(folder))
-        _write_codes(transaction, release, keeps_codes=keeps_codes)
+        _write_codes(transaction, release, keeps_codes=place.keeps_codes)
         _write_parts(transaction, release)
         _write_changes(transaction, release.release_key, previous, changes)
         _relink_successor(transaction, release)
         _publish_originals(arrived, folder, storage)
     counts = count_changes(changes.values())
     _report(release, previous, counts)
-    return _Loaded(unchanged=False, changes=counts)
+    return _Loaded(release, unchanged=False, changes=counts)
 
 
-def _verify_replaceable(transaction: Transaction, release: Release, *, replace: bool) -> bool:
-    """Whether codes and long titles are those already loaded, so that they can stay. Raises ReleaseConflict if they may not go."""
-    key = release.release_key
+def _make_place(transaction: Transaction, release: Release, standing: Row | None, *, replace: bool) -> _Place:
+    """Where a release goes: to its own key, or beside what is withdrawn by this. Raises ReleaseConflict if it is not to replace."""
+    if standing is None:
+        return _Place(release.release_key, keeps_codes=False)
+    key = standing["release_key"]
+    withdrawn = transaction.fetch_one("count_withdrawn_releases", effective_from=release.effective_from)
+    correction = name_correction(key, 1 + (withdrawn["releases"] if withdrawn else 0))
     if not replace:
-        raise ReleaseConflict(f"{key} is loaded already with other content: check the source, or ask for it to be replaced")
+        raise ReleaseConflict(
+            f"{key} is loaded already with other content: check the source, or, if the publisher corrected it, ask for it to be "
+            f"replaced (what was made from {key} stays as it is; the corrected content is then loaded as {correction})"
+        )
+    if _has_codes_of(transaction, key, release):
+        return _Place(key, keeps_codes=True)
+    dependents = transaction.fetch_all("count_release_dependents", release_key=key)[0]
+    kept = [f"{count:,} {name}" for name, count in dependents.items() if count]
+    if not kept:
+        return _Place(key, keeps_codes=False)
+    transaction.execute("withdraw_release", {"release_key": key})
+    logger.info("%s is withdrawn and stays, with %s made from it; %s stands in its stead", key, ", ".join(kept), correction)
+    return _Place(correction, keeps_codes=False)
+
+
+def _has_codes_of(transaction: Transaction, key: str, release: Release) -> bool:
+    """Whether the codes and long titles that are loaded under a key are those of a release."""
     loaded = transaction.fetch_all("fetch_codes_as_columns", release_key=key)[0]
     new = [(code.code, code.is_billable, code.long_title) for code in release.codes]
-    if new == list(zip(loaded["codes"], loaded["are_billable"], loaded["long_titles"], strict=True)):
-        return True
-    dependents = transaction.fetch_all("count_release_dependents", release_key=key)[0]
-    standing = [f"{count:,} {name}" for name, count in dependents.items() if count]
-    if standing:
-        raise ReleaseConflict(
-            f"{key} cannot be replaced by other codes or titles: {', '.join(standing)} were made from it; "
-            "load it into a new database, or remove those first"
-        )
-    return False
+    return new == list(zip(loaded["codes"], loaded["are_billable"], loaded["long_titles"], strict=True))
 
 
 def _find_changes(transaction: Transaction, release: Release, previous: Row | None) -> dict[str, CodeChange]:

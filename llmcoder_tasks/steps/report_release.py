@@ -11,8 +11,7 @@ from datetime import timedelta
 from llmcoder_tasks.database import Database, Row
 from llmcoder_tasks.dataset.corrections import find_successor
 from llmcoder_tasks.dataset.example_frames import chapter_of
-from llmcoder_tasks.errors import ReleaseError
-from llmcoder_tasks.icd10cm.code_set import Code, CodeSet
+from llmcoder_tasks.icd10cm.code_set import Code, CodeSet, require_release
 from llmcoder_tasks.icd10cm.release_page import render_page
 from llmcoder_tasks.icd10cm.release_report import (
     DeadCorrection,
@@ -43,14 +42,13 @@ class ReportRef:
 def report_release(release_key: str, *, storage: Storage, database: Database) -> ReportRef:
     """Write the report of a release against the loaded one before it, and anew that of the loaded one after it, if there is one.
 
-    Without any change since the last time nothing is written. Raises ReleaseError when the release is not loaded.
+    That of a corrected release also says what it changed against the withdrawn one; the name of either finds it. Without any change
+    since the last time nothing is written. Raises ReleaseError when the release is not loaded.
     """
     with record_step(database, "report_release", release_key) as detail:
+        standing = require_release(database, release_key)["release_key"]
         releases = database.fetch_all("list_releases")
-        places = {row["release_key"]: place for place, row in enumerate(releases)}
-        if release_key not in places:
-            raise ReleaseError(f"release {release_key} is not loaded: run `llmcoder ingest-release` first")
-        place = places[release_key]
+        place = next(place for place, row in enumerate(releases) if row["release_key"] == standing)
         reference = _report(releases, place, storage, database)
         if place + 1 < len(releases):
             _report(releases, place + 1, storage, database)
@@ -79,10 +77,12 @@ def _build(releases: list[Row], place: int, database: Database) -> ReleaseReport
     conversions: dict[str, set[str]] = defaultdict(set)
     for row in database.fetch_all("list_conversions_until", release_key=release.release_key):
         conversions[row["previous_code"]].add(row["code"])
+    withdrawn = database.fetch_one("find_withdrawn_release", effective_from=release.effective_from)
     outdated = [OutdatedEncounter(**row) for row in database.fetch_all("list_outdated_encounters", release_key=release.release_key)]
     return build_report(
         release,
         _read_titles(releases[place - 1], database) if place else None,
+        withdrawn=_read_titles(withdrawn, database) if withdrawn else None,
         conversions=conversions,
         chapter_of=chapter_of,
         usage=_read_usage(database),

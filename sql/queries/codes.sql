@@ -30,7 +30,8 @@ WITH RECURSIVE following AS (
     FROM following
     JOIN code_conversions AS conversion ON conversion.previous_code = following.code
     JOIN releases AS release USING (release_key)
-    WHERE release.effective_from <= (SELECT effective_from FROM releases WHERE release_key = :release_key)
+    WHERE release.withdrawn_at IS NULL
+      AND release.effective_from <= (SELECT effective_from FROM releases WHERE release_key = :release_key)
 )
 SELECT code, long_title AS title
 FROM codes

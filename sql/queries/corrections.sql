@@ -16,5 +16,6 @@ ORDER BY chosen.action_id, chosen.code;
 SELECT DISTINCT conversion.previous_code, conversion.code
 FROM code_conversions AS conversion
 JOIN releases AS release USING (release_key)
-WHERE release.effective_from <= (SELECT effective_from FROM releases WHERE release_key = :release_key)
+WHERE release.withdrawn_at IS NULL
+  AND release.effective_from <= (SELECT effective_from FROM releases WHERE release_key = :release_key)
   AND conversion.previous_code <> conversion.code;

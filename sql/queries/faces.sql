@@ -1,6 +1,3 @@
--- name: find_loaded_release
-SELECT release_key FROM releases WHERE release_key = :release_key;
-
 -- name: fetch_verdict
 SELECT verdict_id, model_id, against_model_id, decision, reasons, scorecards.uri AS scorecard_uri, evaluation_id, models.uri AS model_uri
 FROM verdicts JOIN scorecards USING (evaluation_id, model_id) JOIN models USING (model_id)

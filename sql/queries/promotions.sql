@@ -31,8 +31,8 @@ WHERE promotions.model_id = :model_id AND promotions.kind = 'promote'
 ORDER BY promotion_id DESC LIMIT 1;
 
 -- name: list_due_releases
--- Releases in effect, or in effect by :horizon, that are newer than that of the model in service; with how far their work is.
--- A release whose follower is in effect already is nobody's deadline.
+-- Releases in effect, or in effect by :horizon, of which the model in service has learnt neither them nor a later one; with how far
+-- their work is. A release whose follower is in effect already is nobody's deadline, and neither is a withdrawn one.
 SELECT release.release_key, release.effective_from, dataset.dataset_id, model.model_id, verdict.verdict_id,
        verdict.decision, approval.approved, approval.answered_by
 FROM releases AS release
@@ -50,12 +50,17 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT approved, answered_by FROM approvals WHERE verdict_id = verdict.verdict_id ORDER BY approval_id DESC LIMIT 1
 ) AS approval ON true
-WHERE release.effective_from <= :horizon
+WHERE release.withdrawn_at IS NULL
+  AND release.effective_from <= :horizon
   AND NOT EXISTS (
-      SELECT FROM releases AS later WHERE later.effective_from > release.effective_from AND later.effective_from <= :on_date
+      SELECT FROM releases AS later
+      WHERE later.withdrawn_at IS NULL
+        AND later.effective_from > release.effective_from AND later.effective_from <= :on_date
   )
-  AND release.effective_from > coalesce(
-      (SELECT effective_from FROM releases WHERE release_key = :in_service_release_key), '-infinity'
+  AND NOT EXISTS (
+      SELECT FROM releases AS learnt
+      WHERE learnt.release_key = :in_service_release_key
+        AND (learnt.release_key = release.release_key OR learnt.effective_from > release.effective_from)
   )
 ORDER BY release.effective_from;
 

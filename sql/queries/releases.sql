@@ -6,6 +6,25 @@ SELECT pg_advisory_xact_lock(:lock);
 SELECT release_key, effective_from, source, content_sha256, previous_release_key, code_count, billable_count, uri, ingested_at
 FROM releases WHERE release_key = :release_key;
 
+-- The loaded release of a name; where it was withdrawn, the one that stands in its stead.
+-- name: find_release_named
+SELECT standing.release_key, standing.effective_from, standing.content_sha256, standing.uri
+FROM releases AS named
+JOIN releases AS standing ON standing.effective_from = named.effective_from AND standing.withdrawn_at IS NULL
+WHERE named.release_key = :release_key;
+
+-- Of a release that stands: the one whose place it took last.
+-- name: find_withdrawn_release
+SELECT release_key, effective_from FROM releases
+WHERE effective_from = :effective_from AND withdrawn_at IS NOT NULL
+ORDER BY withdrawn_at DESC LIMIT 1;
+
+-- name: withdraw_release
+UPDATE releases SET withdrawn_at = now() WHERE release_key = :release_key;
+
+-- name: count_withdrawn_releases
+SELECT count(*) AS releases FROM releases WHERE effective_from = :effective_from AND withdrawn_at IS NOT NULL;
+
 -- name: list_releases
 SELECT release_key, effective_from, effective_to, source, content_sha256, previous_release_key, code_count, billable_count, uri,
        ingested_at
@@ -17,11 +36,11 @@ WHERE :on_date BETWEEN release_validity.effective_from AND coalesce(effective_to
 
 -- name: find_release_before
 SELECT release_key, effective_from, billable_count, code_count FROM releases
-WHERE effective_from < :effective_from ORDER BY effective_from DESC LIMIT 1;
+WHERE effective_from < :effective_from AND withdrawn_at IS NULL ORDER BY effective_from DESC LIMIT 1;
 
 -- name: find_release_after
 SELECT release_key, effective_from, billable_count, code_count FROM releases
-WHERE effective_from > :effective_from ORDER BY effective_from LIMIT 1;
+WHERE effective_from > :effective_from AND withdrawn_at IS NULL ORDER BY effective_from LIMIT 1;
 
 -- name: fetch_billable_as_columns
 SELECT coalesce(array_agg(code), '{}') AS codes, coalesce(array_agg(long_title), '{}') AS titles
@@ -60,11 +79,13 @@ UPDATE codes SET short_title = fresh.short_title
 FROM unnest(CAST(:codes AS text[]), CAST(:short_titles AS text[])) AS fresh (code, short_title)
 WHERE codes.release_key = :release_key AND codes.code = fresh.code AND codes.short_title <> fresh.short_title;
 
+-- A claim counts: whoever codes a note right now holds these codes in memory.
 -- name: count_release_dependents
 SELECT (SELECT count(*) FROM datasets WHERE release_key = :release_key) AS datasets,
        (SELECT count(*) FROM models WHERE release_key = :release_key) AS models,
        (SELECT count(*) FROM coded_notes WHERE release_key = :release_key) AS "coded notes",
-       (SELECT count(*) FROM predictions WHERE release_key = :release_key) AS predictions;
+       (SELECT count(*) FROM predictions WHERE release_key = :release_key) AS predictions,
+       (SELECT count(*) FROM note_claims WHERE release_key = :release_key) AS "claimed notes";
 
 -- name: list_release_files
 SELECT file_name, kind, sha256, row_count FROM release_files WHERE release_key = :release_key ORDER BY file_name;

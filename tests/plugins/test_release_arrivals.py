@@ -73,6 +73,14 @@ def test_the_day_of_effect_is_quiet_when_the_release_is_loaded(stores: Connectio
 
     with pytest.raises(AirflowSkipException, match="FY2027 takes effect today and is loaded"):
         list_arrivals(OCTOBER, NO_PARAMS, [], stores)
+    with stores.database.transaction() as transaction:  # corrected before its day
+        transaction.run_script(
+            "UPDATE releases SET withdrawn_at = now();"
+            "INSERT INTO releases (release_key, effective_from, source, content_sha256, code_count, billable_count, uri)"
+            " VALUES ('FY2027-corrected-1', '2026-10-01', 'test', 'y', 1, 1, 'file:///x')"
+        )
+    with pytest.raises(AirflowSkipException, match="FY2027 takes effect today and is loaded"):
+        list_arrivals(OCTOBER, NO_PARAMS, [], stores)
 
 
 def test_the_day_of_effect_raises_the_alarm_when_nobody_delivered(stores: Connections) -> None:

@@ -55,6 +55,30 @@ def test_a_second_run_changes_nothing_and_says_so(
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")} == before
 
 
+def test_the_name_of_a_corrected_release_gives_a_dataset_of_the_corrected_content(
+    release: ReleaseRef, database: Database, storage: FolderStorage, tmp_path: Path
+) -> None:
+    first = build_dataset(release, config=CONFIG, storage=storage, database=database, docs_folder=tmp_path / "docs")
+    with database.transaction() as transaction:
+        transaction.run_script(
+            """
+            UPDATE releases SET withdrawn_at = now();
+            INSERT INTO releases (release_key, effective_from, source, content_sha256, code_count, billable_count, uri)
+                SELECT 'FY2026-April-corrected-1', effective_from, 'test', 'def', code_count, billable_count, 'x' FROM releases;
+            INSERT INTO codes
+                SELECT 'FY2026-April-corrected-1', code, is_billable, short_title, long_title, position FROM codes;
+            """
+        )
+    second = build_dataset(release, config=CONFIG, storage=storage, database=database, docs_folder=tmp_path / "docs")
+    assert second.dataset_id.startswith("FY2026-April-corrected-1-")
+    with database.engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT release_key, dataset_id FROM datasets ORDER BY 1").all()
+    assert [tuple(row) for row in rows] == [
+        ("FY2026-April", first.dataset_id),
+        ("FY2026-April-corrected-1", second.dataset_id),
+    ]
+
+
 def test_an_interrupted_run_is_made_whole_with_the_same_bytes(
     release: ReleaseRef, database: Database, storage: FolderStorage, tmp_path: Path
 ) -> None:

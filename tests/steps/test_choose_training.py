@@ -70,3 +70,26 @@ def test_the_first_model_is_trained_in_full(dataset: DatasetRef, database: Datab
     assert (way.kind, way.reason) == ("full", "no model is in service")
     with pytest.raises(TrainingError, match="no update is possible: no model is in service"):
         choose_training(dataset, wanted="update", recipe=RECIPE, storage=storage, database=database)
+
+
+def test_a_model_that_learnt_the_withdrawn_content_is_updated_with_the_corrected(
+    dataset: DatasetRef, database: Database, storage: FolderStorage, tmp_path: Path
+) -> None:
+    put_into_service(storage, tmp_path / "m1")
+    with database.transaction() as transaction:
+        transaction.run_script(
+            """
+            UPDATE releases SET withdrawn_at = now() WHERE release_key = 'FY2026-April';
+            INSERT INTO releases (release_key, effective_from, source, content_sha256, code_count, billable_count, uri)
+                SELECT 'FY2026-April-corrected-1', '2026-04-01', 'test', 'def', code_count, billable_count, 'u' FROM releases
+                WHERE release_key = 'FY2027';
+            INSERT INTO codes SELECT 'FY2026-April-corrected-1', code, is_billable, short_title, long_title, position FROM codes
+                WHERE release_key = 'FY2027';
+            """
+        )
+    manifest = DatasetManifest("d2", "FY2026-April-corrected-1", "0" * 64, 0, "1", "0" * 64, {}, {})
+    storage.write_bytes("datasets/d2/manifest.json", manifest.to_json().encode())
+    corrected = DatasetRef("d2", storage.uri_of("datasets/d2"))
+    way = choose_training(corrected, wanted="auto", recipe=RECIPE, storage=storage, database=database)
+    assert (way.kind, way.base_model_id) == ("update", "m1")
+    assert "codes changed from FY2026-April to FY2026-April-corrected-1" in way.reason
