@@ -103,6 +103,6 @@ def _find_needless(manifest: Mapping[str, Any], release_key: str, dataset_id: st
     model_id, learnt = manifest["model_id"], str(manifest.get("release_key", ""))
     if manifest.get("dataset_id") == dataset_id:
         return f"{model_id} in service has learnt {dataset_id} already"
-    if learnt and parse_release_key(learnt) > parse_release_key(release_key):
+    if learnt and find_effective_date(learnt) > find_effective_date(release_key):
         return f"{model_id} in service has learnt {learnt}, which is later than {release_key}, and codes by both"
     return None

@@ -80,6 +80,11 @@ def test_nothing_is_trained_where_the_model_in_service_has_learnt_it_or_a_later_
     assert choose_way("full", recipe=RECIPE, release_key="FY2026", dataset_id="d2", base=base).kind == "full"
 
 
+def test_the_corrected_content_of_a_release_is_learnt_by_an_update() -> None:
+    way = choose_way("auto", recipe=RECIPE, release_key="FY2025-corrected-1", dataset_id="d2", base=make_base(changed=2))
+    assert (way.kind, way.base_model_id) == ("update", "FY2025-m")
+
+
 def test_a_model_of_a_later_release_is_an_obstacle_to_an_update() -> None:
     obstacle = find_obstacle(RECIPE, make_base(release_key="FY2026-April").manifest, "FY2026")
     assert obstacle == "FY2025-m was trained on FY2026-April, which is no release up to FY2026"
