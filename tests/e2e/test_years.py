@@ -1,4 +1,4 @@
-"""Four years of releases through a real Airflow: FY2024 to FY2027 as they arrive, one twice and an older one late.
+"""Four years of releases through a real Airflow: FY2024 to FY2027 as they arrive, one twice and corrected, and an older one late.
 
 Chapters of the official releases land one after another. Each is reported, learnt (the first in full, the others as updates of the
 model in service), judged, approved by a person and promoted; nights around each 1 October code the same text by the release of its
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from airflow_loop import Loop, await_run, await_until, explain, follow, follow_and_approve, land, open_loop, unpause
 from hospital import query
-from release_files import order_file
+from release_files import Row, order_file, write_folder
 
 from llmcoder_tasks.services.airflow_api import DagRun
 from llmcoder_tasks.services.credentials import USERNAME
@@ -61,13 +61,14 @@ def _admit(loop: Loop) -> None:
     (loop.settings.inbox_folder / "encounters.jsonl").write_text(text, encoding="utf-8")
 
 
-def _land(loop: Loop, releases: Path, key: str, *, name: str | None = None) -> None:
+def _read(releases: Path, key: str) -> list[Row]:
     (path,) = (path for path in (releases / key).glob("icd10cm*order*") if "addenda" not in path.name)
-    rows = []
-    for line in gzip.decompress(path.read_bytes()).decode("latin-1").splitlines():
-        if line[6] in CHAPTERS:
-            rows.append((line[6:13].strip(), line[14], line[77:].strip()))
-    land(loop, name or key, {f"icd10cm-order-{key[2:]}.txt": order_file(rows)})
+    lines = gzip.decompress(path.read_bytes()).decode("latin-1").splitlines()
+    return [(line[6:13].strip(), line[14], line[77:].strip()) for line in lines if line[6] in CHAPTERS]
+
+
+def _land(loop: Loop, releases: Path, key: str, *, name: str | None = None) -> None:
+    land(loop, name or key, {f"icd10cm-order-{key[2:]}.txt": order_file(_read(releases, key))})
 
 
 def _learn(loop: Loop, releases: Path, key: str) -> DagRun:
@@ -219,3 +220,29 @@ def test_a_rollback_is_one_run_and_the_next_night_takes_the_model_before(loop: L
     _code_boundary(loop, 2026)
     (_, code), *_ = _codes_of(loop, "2026-10-01")
     assert code == BOUNDARIES[2026][2], "a model that never learnt a code codes by the release all the same"
+
+
+def test_a_release_that_was_withdrawn_and_corrected_is_valid_in_its_stead_and_nothing_is_lost(
+    loop: Loop, again: list[DagRun], official_releases: Path, tmp_path: Path
+) -> None:
+    loop.api.set_paused("train_model", paused=True)  # what it would do is what it did in every year
+    rows = [
+        (code, flag, f"{title}, corrected" if code == "I4201" else title)
+        for code, flag, title in _read(official_releases, "FY2027")
+    ]
+    source = write_folder(tmp_path / "corrected", {"icd10cm-order-2027.txt": order_file(rows)})
+    before = _codings_of(loop, "2026-10-01")
+    conf = {"source": str(source), "release_key": "FY2027", "replace": True}
+    follow(loop.api, loop.api.trigger_dag("ingest_release", conf=conf), 240)
+    await_run(loop.api, "build_dataset", partition_key="FY2027-corrected-1")
+
+    _code(loop, recode_release="FY2027")
+
+    assert _codes_of(loop, "2026-10-01")[0] == ("FY2027-corrected-1", BOUNDARIES[2026][2])
+    assert before < _codings_of(loop, "2026-10-01"), "what the withdrawn content coded stays as history"
+
+
+def _codings_of(loop: Loop, day: str) -> set[tuple[str, str]]:
+    """Release and model of every coding of the encounter of a day, whether it counts or not."""
+    statement = f"SELECT release_key, model_id FROM coded_notes WHERE encounter_id = 'E-{day}'"
+    return {(release, model) for release, model in query(loop.stores.database, statement)}
