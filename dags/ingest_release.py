@@ -47,11 +47,7 @@ from llmcoder_tasks.settings import Settings
             pattern=r"^FY20\d\d(-(January|April|July))?$",
             description="FY2027 or FY2027-April. Empty: the files say.",
         ),
-        "replace": Param(
-            False,
-            type="boolean",
-            description="Accept the corrected content of a release that is loaded already.",
-        ),
+        "replace": Param(False, type="boolean", description="Accept the corrected content of a release that is loaded already."),
     },
     default_args=TASK_DEFAULTS,
     catchup=False,

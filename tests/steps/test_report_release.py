@@ -138,7 +138,7 @@ def test_a_report_says_what_changed_what_is_used_and_what_has_to_be_done(
     assert [row["encounter_id"] for row in report["outdated"]] == [f"E{number:03d}" for number in range(5, 12)]
     assert report["counts"] == {
         "added": 2, "deleted": 1, "became_header": 1, "revised": 1, "to_learn": 3, "used": 1, "to_recode": 7,
-        "reviews_to_reopen": 0, "dead_corrections": 0,
+        "reviews_to_reopen": 0, "dead_corrections": 0, "corrected": 0, "corrected_used": 0,
     }  # fmt: skip
     assert report["minutes"]["recode"] is not None
     assert (report["minutes"]["review"], report["minutes"]["full_training"]) == (None, None)
