@@ -23,7 +23,7 @@ from llmcoder_tasks.services.airflow_api import DagRun
 from llmcoder_tasks.services.credentials import USERNAME
 from llmcoder_tasks.steps.find_code import find_code_on_date
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(3600)]
 
 CHAPTERS = "DEGIJKLMNR"
 """First letters of the codes that land: some fifteen thousand, so that the gate has items enough to compare two models."""
