@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import functools
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from datetime import timedelta
@@ -18,7 +17,7 @@ from typing import Any
 from airflow.sdk import task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from llmcoder_tasks.errors import LLMCoderError
+from llmcoder_tasks.errors import LLMCoderError, describe_place
 
 TASK_DEFAULTS: dict[str, Any] = {
     "owner": "llmcoder",
@@ -49,7 +48,7 @@ def llmcoder_task(*, reads_notes: bool = False, chooses: bool = False, **options
             except Exception as error:
                 if not reads_notes:
                     raise
-                raise AirflowException(_describe_place(error)) from None
+                raise AirflowException(describe_place(error)) from None
 
         return (task.branch if chooses else task)(**options)(run_step)
 
@@ -76,8 +75,3 @@ def _to_xcom(result: Any) -> Any:
     if isinstance(result, list | tuple):
         return [_to_xcom(item) for item in result]
     return result
-
-
-def _describe_place(error: Exception) -> str:
-    frames = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
-    return f"{type(error).__name__}, its message withheld because it may quote a note, at " + " < ".join(reversed(frames))

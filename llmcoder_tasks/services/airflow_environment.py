@@ -90,6 +90,8 @@ def render_settings(settings: Settings) -> dict[str, str]:
         "LLMCODER_APPROVERS": ",".join(settings.approvers) or None,
         "LLMCODER_APPROVAL_HOURS": settings.approval_hours,
         "LLMCODER_DEADLINE_DAYS": settings.deadline_days,
+        "LLMCODER_NOTE_READERS": ",".join(sorted(settings.note_readers)),
+        "LLMCODER_REVIEWERS": ",".join(sorted(settings.reviewers)),
         "LLMCODER_TRAINING_PROCESSES": settings.training_processes,
         "LLMCODER_PORT": settings.port,
         **_render_language_model("LLMCODER_LLM", settings.language_model),
