@@ -41,7 +41,6 @@ class LazyPages:
 
 def _build() -> Any:
     from llmcoder_pages.app import create_app
-
     from llmcoder_tasks.settings import Settings
 
     return create_app(Settings.from_environment())

@@ -76,6 +76,7 @@ def make_pages(database: Database, folder: Path, routers: Any = None, **environm
     `routers` take the place of the real groups of pages.
     """
     from fastapi import FastAPI
+
     from llmcoder_pages.app import PAGES, create_app
 
     settings = Settings.from_environment({"LLMCODER_HOME": str(folder), **environment})

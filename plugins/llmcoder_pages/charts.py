@@ -18,7 +18,7 @@ from markupsafe import Markup
 MAX_SERIES = 5
 """Colours in the style sheet."""
 
-_LABELS_SHOWN = 8
+_LABELS_SHOWN = 6
 _SVG = "http://www.w3.org/2000/svg"
 
 Values = Mapping[str, Sequence[float | None]]
@@ -32,9 +32,12 @@ def line_chart(
     return _draw(chart, series, labels, text)
 
 
-def bar_chart(series: Values, labels: Sequence[str], *, text: str, write: Callable[[float], str] = str) -> Markup:
-    """Upright bars, those of one label side by side."""
-    return _draw(_load_pygal().Bar(**_options(write, labels, len(series)), rounded_bars=2), series, labels, text)
+def bar_chart(
+    series: Values, labels: Sequence[str], *, text: str, write: Callable[[float], str] = str, every_label: bool = False
+) -> Markup:
+    """Upright bars, those of one label side by side. With `every_label` none is left out to save space."""
+    options = _options(write, () if every_label else labels, len(series))
+    return _draw(_load_pygal().Bar(**options, rounded_bars=2), series, labels, text)
 
 
 def reliability_chart(points: Sequence[tuple[float, float]], *, text: str) -> Markup:
@@ -59,12 +62,12 @@ def _load_pygal() -> Any:
 def _options(write: Callable[[float], str], labels: Sequence[str], series: int) -> dict[str, Any]:
     return {
         "js": (), "css": (), "disable_xml_declaration": True,
-        "width": 760, "height": 300, "margin": 8, "spacing": 6,
+        "width": 520, "height": 250, "margin": 8, "spacing": 6,
         "style": _load_pygal().style.Style(label_font_size=13, major_label_font_size=13, legend_font_size=13),
         "show_legend": series > 1, "legend_at_bottom": True, "legend_at_bottom_columns": min(series, 3), "legend_box_size": 12,
         "dots_size": 3.5, "value_formatter": lambda value: "" if value is None else write(value),
         "show_minor_x_labels": False, "x_labels_major_every": max(1, -(-len(labels) // _LABELS_SHOWN)),
-        "max_scale": 6, "truncate_legend": -1,
+        "max_scale": 6, "truncate_legend": -1, "truncate_label": -1,
     }  # fmt: skip
 
 

@@ -5,15 +5,15 @@ A template extends `base.html`, which knows these names:
 - `person`: who is logged in, or None on a page for those who are not
 - `url_for(route name, **parameters)`: the path of a page or, by `url_for("static", path=...)`, of a file
 - `airflow_url(path)`: the same for a page of Airflow itself; such a link carries `data-airflow`, so that it leaves the frame
+- `known_routes`: names of the routes that there are
 - `csrf_field()`: the hidden field of a form that writes
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -38,11 +38,13 @@ URL_SAFE = ":@,+!"
 def render_page(request: Request, template: str, *, status_code: int = 200, **values: Any) -> HTMLResponse:
     """A page from a template of `templates/`."""
     person = getattr(request.state, "person", None)
+    known = routes_of(request)
     text = _environment().get_template(template).render(
         person=person,
-        sections=_sections_for(request, person),
+        known_routes=known,
+        sections=_sections_for(known, person),
         section=template.partition("/")[0].partition(".")[0],
-        url_for=_urls_of(request),
+        url_for=partial(path_of, request),
         airflow_url=lambda path: _airflow_path(request) + path,
         csrf_field=lambda: Markup('<input type="hidden" name="{}" value="{}">').format(TOKEN_FIELD, make_token(request)),
         **values,
@@ -50,21 +52,22 @@ def render_page(request: Request, template: str, *, status_code: int = 200, **va
     return HTMLResponse(text, status_code)
 
 
-def _sections_for(request: Request, person: Person | None) -> list[tuple[str, str]]:
-    known = {getattr(route, "name", None) for route in request.app.routes}
+def _sections_for(known: set[str], person: Person | None) -> list[tuple[str, str]]:
     return [(name, label) for name, label in SECTIONS if name in known and (name != "review" or (person and person.may_read_notes))]
 
 
-def _urls_of(request: Request) -> Callable[..., str]:
-    root = request.scope.get("root_path", "")
+def routes_of(request: Request) -> set[str]:
+    """Names of the routes that there are."""
+    return {str(getattr(route, "name", "")) for route in request.app.routes}
 
-    def url_for(name: str, **parameters: Any) -> str:
-        if name == "static":
-            return f"{root}/static/{parameters['path']}?v={_version_of(parameters['path'])}"
-        quoted = {key: quote(str(value), safe=URL_SAFE) for key, value in parameters.items()}
-        return root + str(request.app.url_path_for(name, **quoted))
 
-    return url_for
+def path_of(request: Request, name: str, **parameters: Any) -> str:
+    """The path of a page by the name of its route, or of a file by `static` and its `path`, wherever Airflow is mounted."""
+    root = str(request.scope.get("root_path", ""))
+    if name == "static":
+        return f"{root}/static/{parameters['path']}?v={_version_of(parameters['path'])}"
+    quoted = {key: quote(str(value), safe=URL_SAFE) for key, value in parameters.items()}
+    return root + str(request.app.url_path_for(name, **quoted))
 
 
 def _airflow_path(request: Request) -> str:
@@ -101,7 +104,7 @@ def format_count(value: int | None) -> str:
 
 def format_percent(value: float | None, places: int = 1) -> str:
     """A share in [0, 1] in percent; a dash for None."""
-    return "–" if value is None else f"{100 * value:.{places}f} %"
+    return "–" if value is None else f"{100 * value:.{places}f}\N{NO-BREAK SPACE}%"
 
 
 def format_when(value: datetime | None) -> Markup:

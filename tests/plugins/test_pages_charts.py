@@ -6,6 +6,7 @@ import sys
 from xml.etree import ElementTree
 
 import pytest
+
 from llmcoder_pages.charts import bar_chart, line_chart, reliability_chart
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -6,6 +6,7 @@ from datetime import date
 
 import pytest
 from fastapi import HTTPException
+
 from llmcoder_pages.paging import decode_cursor, encode_cursor, take_page
 
 READERS = (date.fromisoformat, str)

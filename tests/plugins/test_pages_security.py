@@ -11,6 +11,9 @@ from typing import Annotated, Any
 import pytest
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.routing import APIRoute
+from pages_app import Pages, make_pages
+from starlette.responses import HTMLResponse, PlainTextResponse
+
 from llmcoder_pages.security import (
     NOTES_DAG,
     NoteReader,
@@ -23,9 +26,6 @@ from llmcoder_pages.security import (
     roles_of,
     verify_token,
 )
-from pages_app import Pages, make_pages
-from starlette.responses import HTMLResponse, PlainTextResponse
-
 from llmcoder_tasks.database import Database
 from llmcoder_tasks.errors import DatabaseUnreachable, ReviewTaken, ServiceError
 
