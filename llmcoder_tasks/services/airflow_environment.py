@@ -90,6 +90,7 @@ def render_settings(settings: Settings) -> dict[str, str]:
         "LLMCODER_APPROVERS": ",".join(settings.approvers) or None,
         "LLMCODER_APPROVAL_HOURS": settings.approval_hours,
         "LLMCODER_DEADLINE_DAYS": settings.deadline_days,
+        "LLMCODER_NIGHT_HOURS": settings.night_hours,
         "LLMCODER_NOTE_READERS": ",".join(sorted(settings.note_readers)),
         "LLMCODER_REVIEWERS": ",".join(sorted(settings.reviewers)),
         "LLMCODER_TRAINING_PROCESSES": settings.training_processes,

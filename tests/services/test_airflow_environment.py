@@ -51,6 +51,7 @@ def test_settings_survive_the_way_through_the_environment(tmp_path: Path) -> Non
             "LLMCODER_APPROVERS": "anna,7",
             "LLMCODER_APPROVAL_HOURS": "24",
             "LLMCODER_DEADLINE_DAYS": "21",
+            "LLMCODER_NIGHT_HOURS": "4",
             "LLMCODER_NOTE_READERS": "coder,admin",
             "LLMCODER_REVIEWERS": "coder",
             "LLMCODER_TRAINING_PROCESSES": "2",
