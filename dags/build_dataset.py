@@ -69,7 +69,7 @@ def build_dataset() -> None:
 
     @llmcoder_task(
         task_id="build_dataset",
-        task_display_name="Make, check and store the examples",
+        task_display_name="Make and check the examples",
         links=[DatasetDocsLink()],
         outlets=[DATASET],
     )

@@ -49,7 +49,7 @@ SETTINGS = Settings.from_environment()
 def check_deadlines() -> None:
     """Look, and tell what was not told today."""
 
-    @llmcoder_task(task_id="check_deadlines", task_display_name="Look for releases without a model")
+    @llmcoder_task(task_id="check_deadlines", task_display_name="Look for missing models")
     def check(*, dag_run: Any = None, params: Any = None) -> Any:
         """Loaded releases that are in effect, or soon will be, and that the model in service did not learn."""
         from llmcoder_tasks.steps.check_deadlines import check_deadlines
@@ -57,7 +57,7 @@ def check_deadlines() -> None:
         stores = connect()
         return check_deadlines(on=dag_run.run_after.date(), days=params["days"], storage=stores.storage, database=stores.database)
 
-    @llmcoder_task(task_display_name="Tell what was not told today", on_success_callback=[DeadlineNotifier()])
+    @llmcoder_task(task_display_name="Tell what is not told yet", on_success_callback=[DeadlineNotifier()])
     def tell(deadlines: list[dict[str, Any]], *, dag_run: Any = None) -> Any:
         """Once a day for each release."""
         from llmcoder_tasks.steps.check_deadlines import Deadline, book_alerts

@@ -79,7 +79,7 @@ DAY = {"type": ["null", "string"], "format": "date"}
 def code_encounters() -> None:
     """Load, plan, code in shards, count."""
 
-    @llmcoder_task(reads_notes=True, task_display_name="Load what lies in the inbox")
+    @llmcoder_task(reads_notes=True, task_display_name="Load what is in the inbox")
     def load_inbox(*, dag_run: Any = None, params: Any = None) -> Any:
         """Encounters and notes from files into the database; what is no note goes into quarantine."""
         from llmcoder_tasks.steps.load_encounters import load_encounters
@@ -154,7 +154,7 @@ def code_encounters() -> None:
     # Beside it: what is coded can be reviewed, whatever else failed.
     @llmcoder_task(
         task_id="open_reviews",
-        task_display_name="Queue what people have to look at",
+        task_display_name="Queue what needs a person",
         links=[ReviewLink()],
         reads_notes=True,
         trigger_rule="all_done_min_one_success",
@@ -168,7 +168,7 @@ def code_encounters() -> None:
     # Whether this night looks like those before it. Out of its band it tells people, and stays a success.
     @llmcoder_task(
         task_id="measure_night",
-        task_display_name="Compare it with the nights before",
+        task_display_name="Compare with nights before",
         links=[NightLink()],
         reads_notes=True,
         on_success_callback=[DriftNotifier()],

@@ -72,7 +72,7 @@ def ingest_release() -> None:
 
     @llmcoder_task(
         task_id="ingest_release",
-        task_display_name="Load a release, whole or not at all",
+        task_display_name="Load a release",
         map_index_template="{{ task.op_kwargs.release_key or task.op_kwargs.source or 'installed' }}",
         links=[ReleaseDocsLink()],
         on_success_callback=[ReleaseNotifier()],
@@ -99,7 +99,7 @@ def ingest_release() -> None:
     # Beside the loop that goes on from the asset: a report that fails leaves the release loaded.
     @llmcoder_task(
         task_id="report_release",
-        task_display_name="Report what a release changes here",
+        task_display_name="Report what it changes here",
         map_index_template="{{ task.op_kwargs.release.key }}",
         links=[ReleaseReportLink()],
         max_active_tis_per_dagrun=1,

@@ -64,7 +64,7 @@ def rollback_model() -> None:
         stores = connect()
         return plan_rollback(params["to_model_id"], storage=stores.storage, database=stores.database)
 
-    @llmcoder_task(task_id="rollback_model", task_display_name="Put the older model into service", outlets=[PROMOTED_MODEL])
+    @llmcoder_task(task_id="rollback_model", task_display_name="Bring the older one back", outlets=[PROMOTED_MODEL])
     def roll_back(models: dict[str, str], *, dag_run: Any = None, params: Any = None, outlet_events: Any = None) -> Any:
         """The next night codes with it."""
         from llmcoder_tasks.steps.rollback_model import Rollback, rollback_model

@@ -71,7 +71,7 @@ def record(verdict: dict[str, str], answer: Answer) -> None:
     record_approval(VerdictRef(**verdict), **answer, database=connect().database)
 
 
-@llmcoder_task(task_id="choose_training", task_display_name="Choose between an update and full training")
+@llmcoder_task(task_id="choose_training", task_display_name="Choose how to train")
 def choose(dataset: dict[str, str], *, params: Any = None) -> Any:
     """Whether the model in service is updated, and why."""
     from llmcoder_tasks.model.recipe import read_recipe
@@ -138,25 +138,25 @@ def update_model(dataset: dict[str, str], way: dict[str, Any], *, params: Any = 
 def train_model() -> None:
     """Update or train twice, fit, measure, judge, ask, promote."""
 
-    @llmcoder_task(task_display_name="Find the dataset of this run")
+    @llmcoder_task(task_display_name="Find the dataset")
     def find_dataset(*, dag_run: Any = None, params: Any = None) -> Any:
         """By the partition key, or the param of a run by hand."""
         key = require_key(dag_run, params, "dataset_id")
         return DatasetRef(key, connect().storage.uri_of(f"datasets/{key}"))
 
-    @llmcoder_task(task_display_name="Train stage one: the complete code set", execution_timeout=timedelta(days=2), **GPU)
+    @llmcoder_task(task_display_name="Train stage one: all titles", execution_timeout=timedelta(days=2), **GPU)
     def train_stage_one(dataset: dict[str, str], *, params: Any = None) -> Any:
         """Every billable code by its title."""
         return train_stage("stage_one", dataset, None, params["recipe"])
 
-    @llmcoder_task(task_display_name="Train stage two: how clinicians write", execution_timeout=timedelta(days=2), **GPU)
+    @llmcoder_task(task_display_name="Train stage two: variations", execution_timeout=timedelta(days=2), **GPU)
     def train_stage_two(dataset: dict[str, str], base: dict[str, str], *, params: Any = None) -> Any:
         """Variations of every title, from where stage one ended."""
         return train_stage("stage_two", dataset, base, params["recipe"])
 
     @llmcoder_task(
         task_id="fit_coder",
-        task_display_name="Weigh model and words, set the threshold",
+        task_display_name="Fit weights and threshold",
         trigger_rule="none_failed_min_one_success",
         execution_timeout=timedelta(hours=6),
         **GPU,
@@ -177,7 +177,7 @@ def train_model() -> None:
 
     @llmcoder_task(
         task_id="fit_selection",
-        task_display_name="Learn which codes of a note are coded",
+        task_display_name="Learn which codes count",
         reads_notes=True,
         execution_timeout=timedelta(hours=6),
         **GPU,
@@ -211,7 +211,7 @@ def train_model() -> None:
             limit=params["evaluation_limit"],
         )
 
-    @llmcoder_task(task_id="judge_model", task_display_name="Judge the scorecard by the gate", links=[ScorecardLink()])
+    @llmcoder_task(task_id="judge_model", task_display_name="Judge it by the gate", links=[ScorecardLink()])
     def judge(scorecard: dict[str, str]) -> Any:
         """PROMOTE, HOLD or REJECT, with reasons."""
         from llmcoder_tasks.evaluation.gate import load_gate
@@ -220,7 +220,7 @@ def train_model() -> None:
         stores = connect()
         return judge_model(ScorecardRef(**scorecard), gate=load_gate(), storage=stores.storage, database=stores.database)
 
-    @llmcoder_task(task_display_name="Stop unless the gate says PROMOTE", links=[ScorecardLink()])
+    @llmcoder_task(task_display_name="Stop unless it is PROMOTE", links=[ScorecardLink()])
     def check_verdict(verdict: dict[str, str]) -> Any:
         """The log has the verdict and its reasons."""
         require_promote(connect().database, verdict["verdict_id"])

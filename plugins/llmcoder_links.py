@@ -63,7 +63,7 @@ class DatasetDocsLink(BaseOperatorLink):
     name = "Data Docs"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        return _result_url("reports/data-docs/", "dataset_id", ti_key, file="/index.html")
+        return _result_url("reports/data-docs/", "dataset_id", ti_key)
 
 
 class ReleaseDocsLink(BaseOperatorLink):
@@ -72,13 +72,13 @@ class ReleaseDocsLink(BaseOperatorLink):
     name = "Data Docs"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        return _result_url("reports/data-docs/codes-", "key", ti_key, file="/index.html")
+        return _result_url("reports/data-docs/codes-", "key", ti_key)
 
 
-def _result_url(path: str, field: str, ti_key: Any, *, task_id: str | None = None, file: str = "") -> str:
+def _result_url(path: str, field: str, ti_key: Any, *, task_id: str | None = None) -> str:
     """The page of what a task returned; "" where it returned nothing. Without `task_id`, of the task of the link itself."""
     map_index = ti_key.map_index if task_id is None else -1
     result = XCom.get_one(
         key="return_value", dag_id=ti_key.dag_id, run_id=ti_key.run_id, task_id=task_id or ti_key.task_id, map_index=map_index
     )
-    return page_url(path + quote(result[field], safe="") + file) if result else ""
+    return page_url(path + quote(result[field], safe="")) if result else ""

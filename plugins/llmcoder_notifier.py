@@ -113,7 +113,12 @@ class DeadlineNotifier(LLMCoderNotifier):
 
 
 async def tell_late(context: dict[str, Any]) -> None:
-    """The callback of a night's deadline. It runs in Airflow's triggerer, which every executor has, unlike callbacks of its own."""
+    """The callback of a night's deadline, silent of a run that has ended: whoever had to be told of that has been.
+
+    It runs in Airflow's triggerer, because not every executor runs such callbacks.
+    """
+    if context["dag_run"]["state"] not in {"queued", "running"}:
+        return
     run_id = context["dag_run"]["dag_run_id"]
     message = Message("LLMCoder: a night is late", _say_of_run("is late: it should have ended by now", run_id), {"run_id": run_id})
     logger.warning("%s", message.text)

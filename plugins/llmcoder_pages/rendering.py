@@ -31,8 +31,8 @@ STATIC_FOLDER = FOLDER / "static"
 SECTIONS = (("home", "Home"), ("nights", "Nights"), ("models", "Models"), ("releases", "Releases"), ("review", "Review"))
 """The navigation: name of the first route of each group, and what it is called. Templates are named after the group."""
 
-URL_SAFE = ":@,+!"
-"""What run ids and model ids hold and a path may, besides letters and digits."""
+URL_SAFE = ":@,+!/"
+"""What ids hold and a path may, besides letters and digits. A slash wants `:path` in the route."""
 
 
 def render_page(request: Request, template: str, *, status_code: int = 200, **values: Any) -> HTMLResponse:

@@ -20,11 +20,16 @@ LEFT JOIN night_statistics AS figures USING (coding_run_id)
 WHERE run.coding_run_id = :coding_run_id;
 
 -- name: count_night_notes
-SELECT count(*) FILTER (WHERE status = 'coded') AS coded,
-       count(*) FILTER (WHERE status = 'failed') AS failed,
-       coalesce(array_agg(DISTINCT release_key), '{}') AS release_keys
-FROM coded_notes
-WHERE coding_run_id = :coding_run_id;
+SELECT coalesce(sum(coded), 0)::integer AS coded, coalesce(sum(failed), 0)::integer AS failed,
+       coalesce(array_agg(release_key ORDER BY release_key), '{}') AS release_keys
+FROM (
+    SELECT release_key,
+           count(*) FILTER (WHERE status = 'coded') AS coded,
+           count(*) FILTER (WHERE status = 'failed') AS failed
+    FROM coded_notes
+    WHERE coding_run_id = :coding_run_id
+    GROUP BY release_key
+) AS of_release;
 
 -- The nights that drift compares a run with, as `list_earlier_nights` does, with their dates.
 -- name: list_nights_before

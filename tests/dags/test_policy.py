@@ -152,7 +152,7 @@ def test_every_task_is_named_by_a_sentence_and_explained(facts: dict[str, Any]) 
         assert shown != task["task_id"], f"{name}: give it task_display_name, what it does in a few words"
         assert shown[0].isupper(), f"{name}: {shown!r} is no sentence"
         assert " " in shown, f"{name}: {shown!r} is no sentence"
-        assert len(shown) <= 45, f"{name}: {shown!r} is too long for the Grid"
+        assert len(shown) <= 28, f"{name}: {shown!r} is too long, the Grid cuts it off"
         assert task["doc_md"].rstrip().endswith("."), f"{name}: write a docstring, Airflow shows it beside the task"
 
 

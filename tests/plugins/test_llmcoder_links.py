@@ -45,8 +45,8 @@ def key_of(task_id: str, map_index: int = -1) -> Any:
         (ReviewLink(), key_of("open_reviews"), "review"),
         (ScorecardLink(), key_of("judge_model"), "reports/scorecard/e%201"),
         (ReleaseReportLink(), key_of("report_release", 2), "reports/release/FY2027-1"),
-        (DatasetDocsLink(), key_of("build_dataset"), "reports/data-docs/d1/index.html"),
-        (ReleaseDocsLink(), key_of("ingest_release", 2), "reports/data-docs/codes-FY2027/index.html"),
+        (DatasetDocsLink(), key_of("build_dataset"), "reports/data-docs/d1"),
+        (ReleaseDocsLink(), key_of("ingest_release", 2), "reports/data-docs/codes-FY2027"),
     ],
 )
 def test_a_link_leads_to_the_page_inside_the_airflow_ui(link: Any, key: Any, path: str) -> None:

@@ -165,8 +165,14 @@ def test_a_night_that_is_late_is_told_by_the_triggerer(webhook: _Webhook, connec
     assert body["text"].endswith(RUN_PAGE)
 
 
+def test_a_night_that_failed_before_its_deadline_is_not_told_as_late(webhook: _Webhook, connection: None) -> None:
+    """Airflow keeps the deadline of a run that failed, and calls when it passes."""
+    asyncio.run(tell_late({"dag_run": {"dag_run_id": "scheduled__2026-04-18", "state": "failed"}}))
+    assert webhook.received == []
+
+
 def test_a_late_night_without_a_connection_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    asyncio.run(tell_late({"dag_run": {"dag_run_id": "scheduled__2026-04-18"}}))
+    asyncio.run(tell_late({"dag_run": {"dag_run_id": "scheduled__2026-04-18", "state": "running"}}))
     assert "is late" in caplog.text
     assert "nobody is told but this log" in caplog.text

@@ -40,7 +40,7 @@ def test_the_list_goes_through_all_nights_once(pages: Pages, newest: str) -> Non
         following = re.search(r'href="/llmcoder/(nights\?after=[^"]+)"', answer.text)
         path = following[1] if following else ""
     expected = sorted((run_id_of(YESTERDAY - timedelta(days=number)) for number in range(35)), reverse=True)
-    assert seen == [quote(run_id, safe=":@,+!") for run_id in expected]
+    assert seen == [quote(run_id, safe=":@,+!/") for run_id in expected]
 
 
 def test_one_night_shows_its_figures_and_what_left_its_band(pages: Pages, newest: str) -> None:

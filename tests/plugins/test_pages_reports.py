@@ -44,12 +44,17 @@ def test_a_report_that_is_gone_is_a_404_that_says_so(pages: Pages, hospital: Hos
     assert pages.client("viewer").get("reports/scorecard/unknown").status_code == 404
 
 
-def test_data_docs_are_shown_and_nothing_outside_them(pages: Pages) -> None:
-    docs = pages.stores.settings.home / "data_docs" / "d1"
+def test_data_docs_are_listed_and_shown_and_nothing_outside_them(pages: Pages) -> None:
+    docs = pages.stores.settings.home / "data_docs" / "d1" / "validations" / "train" / "x"
     docs.mkdir(parents=True)
-    (docs / "index.html").write_bytes(REPORT)
+    (docs / "y.html").write_text("<html><head></head><p>8 of 8</p></html>")
     (pages.stores.settings.home / "secret").write_text("not for pages")
     client = pages.client("viewer")
-    assert client.get("reports/data-docs/d1/index.html").content == REPORT
-    for path in ("d1", "d1/none.html", "..%2Fsecret", "d1/..%2F..%2Fsecret", "%2Fetc%2Fpasswd"):
+    listed = client.get("reports/data-docs/d1").text
+    assert 'href="/llmcoder/reports/data-docs/d1/validations/train/x/y.html">train</a>' in listed
+    answer = client.get("reports/data-docs/d1/validations/train/x/y.html")
+    assert "<p>8 of 8</p>" in answer.text
+    assert "data_docs.css" in answer.text
+    assert "sandbox" in answer.headers["content-security-policy"]
+    for path in ("none", "d1/none.html", "..%2Fsecret", "d1/..%2F..%2Fsecret", "%2Fetc%2Fpasswd", "d1/%2Fetc%2Fpasswd", "."):
         assert client.get(f"reports/data-docs/{path}").status_code == 404, path
