@@ -30,6 +30,9 @@ LEAST_NIGHTS = 7
 RELEASE_HORIZON_DAYS = 400
 """Releases are loaded months before they take effect: all of them are shown."""
 
+MOST_REVIEWS = 10_000
+"""Where counting the queue ends."""
+
 SECTION_OF_DAG = {
     "build_dataset": "models",
     "check_deadlines": "releases",
@@ -64,7 +67,8 @@ def show_home(request: Request, stores: Stores, person: Reader) -> HTMLResponse:
         tonight=judge_tonight(night),
         model=model,
         **_find_releases(stores, model, today),
-        reviews=database.fetch_one("count_open_reviews", person=person.name),
+        reviews=database.fetch_one("count_open_reviews", person=person.name, most=MOST_REVIEWS + 1),
+        most_reviews=MOST_REVIEWS,
         mine=database.fetch_all("list_my_reviews", person=person.name, limit=5) if person.may_read_notes else [],
         verdicts=database.fetch_all("list_waiting_verdicts"),
     )
