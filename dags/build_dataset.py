@@ -23,6 +23,7 @@ from typing import Any
 
 from airflow.sdk import Param, PartitionedAssetTimetable, dag
 from llmcoder_assets import DATASET, ICD10CM_RELEASE
+from llmcoder_links import DatasetDocsLink
 from llmcoder_task import TASK_DEFAULTS, llmcoder_task, require_key
 
 from llmcoder_tasks.connections import connect
@@ -35,11 +36,28 @@ SETTINGS = Settings.from_environment()
 @dag(
     schedule=PartitionedAssetTimetable(assets=ICD10CM_RELEASE),
     params={
-        "release_key": Param(None, type=["null", "string"], description="Release of a run by hand, like FY2026-April."),
-        "variations_per_code": Param(
-            SETTINGS.variations_per_code, type="integer", minimum=1, description="Texts of each code and scenario to train on."
+        "release_key": Param(
+            None,
+            title="Release",
+            type=["null", "string"],
+            pattern=r"^FY20\d\d(-(January|April|July))?$",
+            description="Release of a run by hand, like FY2026-April.",
         ),
-        "variations": Param(None, type=["null", "string"], description="Id of variations from a language model, to train on too."),
+        "variations_per_code": Param(
+            SETTINGS.variations_per_code,
+            title="Variations of each code",
+            type="integer",
+            minimum=1,
+            maximum=100,
+            description="Texts of each code and scenario to train on.",
+        ),
+        "variations": Param(
+            None,
+            title="Variations from a language model",
+            type=["null", "string"],
+            maxLength=200,
+            description="Id of variations from a language model, to train on too.",
+        ),
     },
     default_args=TASK_DEFAULTS,
     max_active_runs=1,
@@ -49,8 +67,14 @@ SETTINGS = Settings.from_environment()
 def build_dataset() -> None:
     """One step: make, validate, store."""
 
-    @llmcoder_task(task_id="build_dataset", outlets=[DATASET])
+    @llmcoder_task(
+        task_id="build_dataset",
+        task_display_name="Make and check the examples",
+        links=[DatasetDocsLink()],
+        outlets=[DATASET],
+    )
     def build(*, dag_run: Any = None, params: Any = None, outlet_events: Any = None) -> Any:
+        """Great Expectations checks every table; a broken row ends the run."""
         from llmcoder_tasks.dataset.config import DatasetConfig
         from llmcoder_tasks.steps.build_dataset import build_dataset
 

@@ -31,7 +31,14 @@ SETTINGS = Settings.from_environment()
 @dag(
     schedule=CronTriggerTimetable("30 6 * * *", timezone="UTC"),
     params={
-        "days": Param(SETTINGS.deadline_days, type="integer", minimum=0, description="From how many days before a release on."),
+        "days": Param(
+            SETTINGS.deadline_days,
+            title="Days",
+            type="integer",
+            minimum=0,
+            maximum=366,
+            description="From how many days before a release on.",
+        ),
     },
     default_args=TASK_DEFAULTS,
     catchup=False,
@@ -42,15 +49,17 @@ SETTINGS = Settings.from_environment()
 def check_deadlines() -> None:
     """Look, and tell what was not told today."""
 
-    @llmcoder_task(task_id="check_deadlines")
+    @llmcoder_task(task_id="check_deadlines", task_display_name="Look for missing models")
     def check(*, dag_run: Any = None, params: Any = None) -> Any:
+        """Loaded releases that are in effect, or soon will be, and that the model in service did not learn."""
         from llmcoder_tasks.steps.check_deadlines import check_deadlines
 
         stores = connect()
         return check_deadlines(on=dag_run.run_after.date(), days=params["days"], storage=stores.storage, database=stores.database)
 
-    @llmcoder_task(on_success_callback=[DeadlineNotifier()])
+    @llmcoder_task(task_display_name="Tell what is not told yet", on_success_callback=[DeadlineNotifier()])
     def tell(deadlines: list[dict[str, Any]], *, dag_run: Any = None) -> Any:
+        """Once a day for each release."""
         from llmcoder_tasks.steps.check_deadlines import Deadline, book_alerts
 
         found = [Deadline(**deadline) for deadline in deadlines]

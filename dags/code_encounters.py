@@ -20,6 +20,7 @@ whichever model is in service when the night begins.
   why: mend the source, or raise the share.
 - **measure_night left its band** (a message, no failure): `night_statistics` has the figures and their bands. Look at the notes'
   source first, then at the model: `llmcoder rollback-model`. Who is told: the Airflow connection `llmcoder_alerts`, http or smtp.
+- **late** (a message): the run has not ended within `LLMCODER_NIGHT_HOURS`. Look at its running task; what is coded is kept.
 - **DatabaseUnreachable, StorageUnreachable**: retried by itself; `llmcoder status` says which service is down.
 """
 
@@ -28,42 +29,59 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import CronTriggerTimetable, Param, dag
+from airflow.sdk import AsyncCallback, CronTriggerTimetable, DeadlineAlert, DeadlineReference, Param, dag
+from llmcoder_links import NightLink, ReviewLink
 from llmcoder_night import find_coding_date, find_night
-from llmcoder_notifier import DriftNotifier
+from llmcoder_notifier import DriftNotifier, FailureNotifier, tell_late
 from llmcoder_task import TASK_DEFAULTS, llmcoder_task
 
 from llmcoder_tasks.connections import connect
+from llmcoder_tasks.settings import Settings
 
+SETTINGS = Settings.from_environment()
 DAY = {"type": ["null", "string"], "format": "date"}
 
 
 @dag(
     schedule=CronTriggerTimetable("0 2 * * *", timezone="UTC"),
     params={
-        "from_date": Param(None, description="First discharge date of a run by hand.", **DAY),
-        "to_date": Param(None, description="Last discharge date of a run by hand.", **DAY),
+        "from_date": Param(None, title="From", description="First discharge date of a run by hand.", **DAY),
+        "to_date": Param(None, title="To", description="Last discharge date of a run by hand.", **DAY),
         "recode_release": Param(
             None,
+            title="Code again under",
             type=["null", "string"],
             pattern=r"^FY20\d\d(-(January|April|July))?(-corrected-\d+)?$",
             description="A release: codes again what an older or its withdrawn one coded since it took effect, whatever the dates.",
         ),
         "shards": Param(
-            2, type="integer", minimum=1, maximum=256, description="Parts of the night that workers may code at the same time."
+            2,
+            title="Shards",
+            type="integer",
+            minimum=1,
+            maximum=256,
+            description="Parts of the night that workers may code at the same time.",
         ),
     },
     default_args=TASK_DEFAULTS,
     catchup=False,
     max_active_runs=1,
+    on_failure_callback=[FailureNotifier()],
+    deadline=DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(hours=SETTINGS.night_hours),
+        callback=AsyncCallback(tell_late),
+        name="The night is late",
+    ),
     tags=["llmcoder", "night"],
     doc_md=__doc__,
 )
 def code_encounters() -> None:
     """Load, plan, code in shards, count."""
 
-    @llmcoder_task(reads_notes=True)
+    @llmcoder_task(reads_notes=True, task_display_name="Load what is in the inbox")
     def load_inbox(*, dag_run: Any = None, params: Any = None) -> Any:
+        """Encounters and notes from files into the database; what is no note goes into quarantine."""
         from llmcoder_tasks.steps.load_encounters import load_encounters
 
         stores = connect()
@@ -78,8 +96,9 @@ def code_encounters() -> None:
         )
         return {"encounters": loaded.encounters, "notes_new": loaded.notes_new, "rejected": len(loaded.rejected)}
 
-    @llmcoder_task(task_id="plan_night")
+    @llmcoder_task(task_id="plan_night", task_display_name="Plan the night in shards", links=[NightLink()])
     def plan(*, dag_run: Any = None, params: Any = None) -> Any:
+        """Which notes are to be coded, by the model that is in service now, in parts that workers share."""
         from llmcoder_tasks.evaluation.registry import require_promoted
         from llmcoder_tasks.steps.code_encounters import plan_night, plan_recode
 
@@ -91,8 +110,16 @@ def code_encounters() -> None:
             return plan_recode(release, model=model, shards=params["shards"], coding_run_id=run_id, database=stores.database)
         return plan_night(from_date, to_date, model=model, shards=params["shards"], coding_run_id=run_id, database=stores.database)
 
-    @llmcoder_task(task_id="code_shard", reads_notes=True, execution_timeout=timedelta(hours=6))
+    @llmcoder_task(
+        task_id="code_shard",
+        task_display_name="Code the notes of a shard",
+        map_index_template="shard {{ task.op_kwargs.shard + 1 }} of {{ task.op_kwargs.shards }}",
+        links=[NightLink()],
+        reads_notes=True,
+        execution_timeout=timedelta(hours=6),
+    )
     def code(coding_run_id: str, shard: int, shards: int) -> Any:
+        """Notes to codes with evidence, confidence and a decision; each note once."""
         from llmcoder_tasks.coding.claims import Pace
         from llmcoder_tasks.steps.code_encounters import code_shard
 
@@ -109,8 +136,14 @@ def code_encounters() -> None:
         )
 
     # Also after a shard that failed: the coding run is then marked as failed, with what is left to do.
-    @llmcoder_task(task_id="finish_night", trigger_rule="all_done_min_one_success")
+    @llmcoder_task(
+        task_id="finish_night",
+        task_display_name="Count and close the night",
+        links=[NightLink()],
+        trigger_rule="all_done_min_one_success",
+    )
     def finish(planned: list[dict[str, Any]]) -> Any:
+        """Finished when every note is coded; failed with what is left to do."""
         from llmcoder_tasks.steps.code_encounters import finish_night
 
         stores = connect()
@@ -119,15 +152,29 @@ def code_encounters() -> None:
         )
 
     # Beside it: what is coded can be reviewed, whatever else failed.
-    @llmcoder_task(task_id="open_reviews", reads_notes=True, trigger_rule="all_done_min_one_success")
+    @llmcoder_task(
+        task_id="open_reviews",
+        task_display_name="Queue what needs a person",
+        links=[ReviewLink()],
+        reads_notes=True,
+        trigger_rule="all_done_min_one_success",
+    )
     def queue(planned: list[dict[str, Any]]) -> Any:
+        """Notes with a code to review, or with none, the least sure and most consequential first."""
         from llmcoder_tasks.steps.review_encounters import open_reviews
 
         return open_reviews(planned[0]["coding_run_id"], connect().database)
 
     # Whether this night looks like those before it. Out of its band it tells people, and stays a success.
-    @llmcoder_task(task_id="measure_night", reads_notes=True, on_success_callback=[DriftNotifier()])
+    @llmcoder_task(
+        task_id="measure_night",
+        task_display_name="Compare with nights before",
+        links=[NightLink()],
+        reads_notes=True,
+        on_success_callback=[DriftNotifier()],
+    )
     def measure(planned: list[dict[str, Any]]) -> Any:
+        """Confidence, shares and mix of codes against the last thirty nights."""
         from llmcoder_tasks.steps.measure_night import measure_night
 
         return measure_night(planned[0]["coding_run_id"], connect().database)

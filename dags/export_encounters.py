@@ -35,8 +35,9 @@ from llmcoder_tasks.connections import connect
 def export_encounters() -> None:
     """One step: select, write, book."""
 
-    @llmcoder_task(task_id="export_encounters", reads_notes=True)
+    @llmcoder_task(task_id="export_encounters", task_display_name="Export what is final", reads_notes=True)
     def export() -> Any:
+        """Each state of each encounter once."""
         from llmcoder_tasks.steps.export_encounters import export_encounters
 
         stores = connect()

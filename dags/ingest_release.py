@@ -29,6 +29,8 @@ from llmcoder_arrivals import list_arrivals
 from llmcoder_assets import ICD10CM_RELEASE
 from llmcoder_calendar import ReleaseTimetable
 from llmcoder_landing import watch_landing
+from llmcoder_links import ReleaseDocsLink, ReleaseReportLink
+from llmcoder_notifier import ReleaseNotifier
 from llmcoder_task import TASK_DEFAULTS, llmcoder_task
 
 from llmcoder_tasks.connections import connect
@@ -39,15 +41,25 @@ from llmcoder_tasks.settings import Settings
     schedule=AssetOrTimeSchedule(timetable=ReleaseTimetable(), assets=[watch_landing(Settings.from_environment())]),
     params={
         "source": Param(
-            None, type=["null", "string"], description="Folder, zip, s3:// prefix or URL. Empty: April 2026, installed."
+            None,
+            title="Source",
+            type=["null", "string"],
+            maxLength=1000,
+            description="Folder, zip, s3:// prefix or URL. Empty: April 2026, installed.",
         ),
         "release_key": Param(
             None,
+            title="Release",
             type=["null", "string"],
             pattern=r"^FY20\d\d(-(January|April|July))?$",
             description="FY2027 or FY2027-April. Empty: the files say.",
         ),
-        "replace": Param(False, type="boolean", description="Accept the corrected content of a release that is loaded already."),
+        "replace": Param(
+            False,
+            title="Replace",
+            type="boolean",
+            description="Accept the corrected content of a release that is loaded already.",
+        ),
     },
     default_args=TASK_DEFAULTS,
     catchup=False,
@@ -58,13 +70,23 @@ from llmcoder_tasks.settings import Settings
 def ingest_release() -> None:
     """Find what there is to load, and load it, oldest first."""
 
-    @llmcoder_task()
+    @llmcoder_task(task_display_name="Find the releases to load")
     def find_releases(*, dag_run: Any = None, params: Any = None, triggering_asset_events: Any = None) -> Any:
+        """What arrived, what the params name, or what should have arrived by today."""
         events = [event for of_asset in triggering_asset_events.values() for event in of_asset]
         return list_arrivals(dag_run, params, events, connect())
 
-    @llmcoder_task(task_id="ingest_release", outlets=[ICD10CM_RELEASE], max_active_tis_per_dagrun=1)
+    @llmcoder_task(
+        task_id="ingest_release",
+        task_display_name="Load a release",
+        map_index_template="{{ task.op_kwargs.release_key or task.op_kwargs.source or 'installed' }}",
+        links=[ReleaseDocsLink()],
+        on_success_callback=[ReleaseNotifier()],
+        outlets=[ICD10CM_RELEASE],
+        max_active_tis_per_dagrun=1,
+    )
     def ingest(source: str | None, release_key: str | None, *, params: Any = None, outlet_events: Any = None) -> Any:
+        """Codes, titles, notes of the tabular list, and the changes against the release before."""
         from llmcoder_tasks.steps.ingest_release import ingest_release
 
         stores = connect()
@@ -81,8 +103,15 @@ def ingest_release() -> None:
         return release
 
     # Beside the loop that goes on from the asset: a report that fails leaves the release loaded.
-    @llmcoder_task(task_id="report_release", max_active_tis_per_dagrun=1)
+    @llmcoder_task(
+        task_id="report_release",
+        task_display_name="Report what it changes here",
+        map_index_template="{{ task.op_kwargs.release.key }}",
+        links=[ReleaseReportLink()],
+        max_active_tis_per_dagrun=1,
+    )
     def report(release: dict[str, str]) -> Any:
+        """Codes that are used here and change, encounters to code again, corrections that die."""
         from llmcoder_tasks.steps.report_release import report_release
 
         stores = connect()

@@ -30,10 +30,22 @@ from llmcoder_tasks.records import MAX_COMMENT_CHARACTERS
     schedule=None,
     params={
         "reason": Param(
-            type="string", minLength=1, maxLength=MAX_COMMENT_CHARACTERS, description="Why; never anything of a patient."
+            title="Reason",
+            type="string",
+            minLength=1,
+            maxLength=MAX_COMMENT_CHARACTERS,
+            description="Why; never anything of a patient.",
         ),
-        "to_model_id": Param(None, type=["null", "string"], description="A model that was in service; empty: the one before."),
-        "confirm": Param(False, type="boolean", const=True, description="Yes, another model shall code from now on."),
+        "to_model_id": Param(
+            None,
+            title="To model",
+            type=["null", "string"],
+            maxLength=200,
+            description="A model that was in service; empty: the one before.",
+        ),
+        "confirm": Param(
+            False, title="Confirm", type="boolean", const=True, description="Yes, another model shall code from now on."
+        ),
     },
     default_args=TASK_DEFAULTS,
     catchup=False,
@@ -44,15 +56,17 @@ from llmcoder_tasks.records import MAX_COMMENT_CHARACTERS
 def rollback_model() -> None:
     """Name both models, then move."""
 
-    @llmcoder_task()
+    @llmcoder_task(task_display_name="Name both models")
     def find_models(*, params: Any = None) -> Any:
+        """Before anything moves, so that a retry never goes one further back."""
         from llmcoder_tasks.steps.rollback_model import plan_rollback
 
         stores = connect()
         return plan_rollback(params["to_model_id"], storage=stores.storage, database=stores.database)
 
-    @llmcoder_task(task_id="rollback_model", outlets=[PROMOTED_MODEL])
+    @llmcoder_task(task_id="rollback_model", task_display_name="Bring the older one back", outlets=[PROMOTED_MODEL])
     def roll_back(models: dict[str, str], *, dag_run: Any = None, params: Any = None, outlet_events: Any = None) -> Any:
+        """The next night codes with it."""
         from llmcoder_tasks.steps.rollback_model import Rollback, rollback_model
 
         stores = connect()

@@ -31,6 +31,8 @@ from typing import Any
 from airflow.sdk import Param, PartitionedAssetTimetable, dag
 from llmcoder_approval import Answer, PromotionApproval, describe_verdict, name_of, require_promote
 from llmcoder_assets import DATASET, PROMOTED_MODEL
+from llmcoder_links import ScorecardLink
+from llmcoder_notifier import VerdictNotifier
 from llmcoder_task import GPU, TASK_DEFAULTS, llmcoder_task, require_key
 
 from llmcoder_tasks.connections import connect
@@ -70,7 +72,7 @@ def record(verdict: dict[str, str], answer: Answer) -> None:
     record_approval(VerdictRef(**verdict), **answer, database=connect().database)
 
 
-@llmcoder_task(task_id="choose_training")
+@llmcoder_task(task_id="choose_training", task_display_name="Choose how to train")
 def choose(dataset: dict[str, str], *, params: Any = None) -> Any:
     """Whether the model in service is updated, and why."""
     from llmcoder_tasks.model.recipe import read_recipe
@@ -86,13 +88,13 @@ def choose(dataset: dict[str, str], *, params: Any = None) -> Any:
     )
 
 
-@llmcoder_task(chooses=True)
+@llmcoder_task(chooses=True, task_display_name="Go the chosen way")
 def take_way(way: dict[str, Any]) -> Any:
     """The task that trains first; none where there is nothing to learn, and the run ends with it."""
     return {"update": "update_model", "full": "train_stage_one", "none": []}[way["kind"]]
 
 
-@llmcoder_task(execution_timeout=timedelta(days=2), **GPU)
+@llmcoder_task(task_display_name="Update the model in service", execution_timeout=timedelta(days=2), **GPU)
 def update_model(dataset: dict[str, str], way: dict[str, Any], *, params: Any = None) -> Any:
     """Bring the model that was in service when the way was chosen up to date."""
     base = ModelRef(way["base_model_id"], connect().storage.uri_of(f"models/{way['base_model_id']}"))
@@ -102,19 +104,30 @@ def update_model(dataset: dict[str, str], way: dict[str, Any], *, params: Any = 
 @dag(
     schedule=PartitionedAssetTimetable(assets=DATASET),
     params={
-        "dataset_id": Param(None, type=["null", "string"], description="Dataset of a run by hand."),
+        "dataset_id": Param(
+            None, title="Dataset", type=["null", "string"], minLength=1, maxLength=200, description="Dataset of a run by hand."
+        ),
         "recipe": Param(
-            SETTINGS.recipe, type="string", minLength=1, description="A recipe of llmcoder_tasks/recipes, or a YAML file."
+            SETTINGS.recipe,
+            title="Recipe",
+            type="string",
+            minLength=1,
+            maxLength=500,
+            description="A recipe of llmcoder_tasks/recipes, or a YAML file.",
         ),
         "training": Param(
             "auto",
+            title="Training",
             enum=["auto", "full", "update"],
             description="Update the model in service or train in full. auto: update where the recipe can and little has changed; "
             "nothing where the model in service has learnt the dataset or a later release.",
         ),
-        "evaluation_limit": Param(1000, type="integer", minimum=1, description="Test items for each scenario."),
+        "evaluation_limit": Param(
+            1000, title="Test items", type="integer", minimum=1, maximum=100_000, description="Test items for each scenario."
+        ),
         "approval": Param(
             "required" if SETTINGS.approval_required else "off",
+            title="Approval",
             enum=["required", "off"],
             description="Whether a person has to approve before the model goes into service.",
         ),
@@ -127,21 +140,31 @@ def update_model(dataset: dict[str, str], way: dict[str, Any], *, params: Any = 
 def train_model() -> None:
     """Update or train twice, fit, measure, judge, ask, promote."""
 
-    @llmcoder_task()
+    @llmcoder_task(task_display_name="Find the dataset")
     def find_dataset(*, dag_run: Any = None, params: Any = None) -> Any:
+        """By the partition key, or the param of a run by hand."""
         key = require_key(dag_run, params, "dataset_id")
         return DatasetRef(key, connect().storage.uri_of(f"datasets/{key}"))
 
-    @llmcoder_task(execution_timeout=timedelta(days=2), **GPU)
+    @llmcoder_task(task_display_name="Train stage one: all titles", execution_timeout=timedelta(days=2), **GPU)
     def train_stage_one(dataset: dict[str, str], *, params: Any = None) -> Any:
+        """Every billable code by its title."""
         return train_stage("stage_one", dataset, None, params["recipe"])
 
-    @llmcoder_task(execution_timeout=timedelta(days=2), **GPU)
+    @llmcoder_task(task_display_name="Train stage two: variations", execution_timeout=timedelta(days=2), **GPU)
     def train_stage_two(dataset: dict[str, str], base: dict[str, str], *, params: Any = None) -> Any:
+        """Variations of every title, from where stage one ended."""
         return train_stage("stage_two", dataset, base, params["recipe"])
 
-    @llmcoder_task(task_id="fit_coder", trigger_rule="none_failed_min_one_success", execution_timeout=timedelta(hours=6), **GPU)
+    @llmcoder_task(
+        task_id="fit_coder",
+        task_display_name="Fit weights and threshold",
+        trigger_rule="none_failed_min_one_success",
+        execution_timeout=timedelta(hours=6),
+        **GPU,
+    )
     def fit(dataset: dict[str, str], trained: dict[str, str] | None, updated: dict[str, str] | None) -> Any:
+        """On the validation split: how sure a code has to be to pass by itself."""
         from llmcoder_tasks.steps.fit_coder import fit_coder
 
         stores = connect()
@@ -154,16 +177,30 @@ def train_model() -> None:
             cache_folder=cache_folder,
         )
 
-    @llmcoder_task(task_id="fit_selection", reads_notes=True, execution_timeout=timedelta(hours=6), **GPU)
+    @llmcoder_task(
+        task_id="fit_selection",
+        task_display_name="Learn which codes count",
+        reads_notes=True,
+        execution_timeout=timedelta(hours=6),
+        **GPU,
+    )
     def select(model: dict[str, str]) -> Any:
+        """From coded notes, where there are enough of them."""
         from llmcoder_tasks.steps.fit_selection import fit_selection
 
         stores = connect()
         cache_folder = stores.settings.home / "cache"
         return fit_selection(ModelRef(**model), storage=stores.storage, database=stores.database, cache_folder=cache_folder)
 
-    @llmcoder_task(task_id="evaluate_model", execution_timeout=timedelta(hours=6), **GPU)
+    @llmcoder_task(
+        task_id="evaluate_model",
+        task_display_name="Write the scorecard",
+        links=[ScorecardLink()],
+        execution_timeout=timedelta(hours=6),
+        **GPU,
+    )
     def evaluate(model: dict[str, str], dataset: dict[str, str], *, params: Any = None) -> Any:
+        """Five coders by seven scenarios, beside the model in service."""
         from llmcoder_tasks.steps.evaluate_model import evaluate_model
 
         stores = connect()
@@ -176,21 +213,30 @@ def train_model() -> None:
             limit=params["evaluation_limit"],
         )
 
-    @llmcoder_task(task_id="judge_model")
+    @llmcoder_task(task_id="judge_model", task_display_name="Judge it by the gate", links=[ScorecardLink()])
     def judge(scorecard: dict[str, str]) -> Any:
+        """PROMOTE, HOLD or REJECT, with reasons."""
         from llmcoder_tasks.evaluation.gate import load_gate
         from llmcoder_tasks.steps.judge_model import judge_model
 
         stores = connect()
         return judge_model(ScorecardRef(**scorecard), gate=load_gate(), storage=stores.storage, database=stores.database)
 
-    @llmcoder_task()
+    @llmcoder_task(task_display_name="Stop unless it is PROMOTE", links=[ScorecardLink()])
     def check_verdict(verdict: dict[str, str]) -> Any:
+        """The log has the verdict and its reasons."""
         require_promote(connect().database, verdict["verdict_id"])
         return verdict
 
-    @llmcoder_task(task_id="promote_model", outlets=[PROMOTED_MODEL], trigger_rule="none_failed_min_one_success")
+    @llmcoder_task(
+        task_id="promote_model",
+        task_display_name="Put the model into service",
+        links=[ScorecardLink()],
+        outlets=[PROMOTED_MODEL],
+        trigger_rule="none_failed_min_one_success",
+    )
     def promote(verdict: dict[str, str], approval: dict[str, Any] | None, *, outlet_events: Any = None) -> Any:
+        """The next night codes with it."""
         from llmcoder_tasks.steps.promote_model import promote_model
 
         stores = connect()
@@ -207,6 +253,9 @@ def train_model() -> None:
     verdict = check_verdict(judge(evaluate(model, dataset)))
     approve = PromotionApproval(
         task_id="approve",
+        task_display_name="Ask a person",
+        doc_md="Waits under Required Actions. Whatever the answer, who gave it, when and why are kept.",
+        notifiers=[VerdictNotifier()],
         verdict=verdict,
         required="{{ params.approval }}",
         describe=describe,

@@ -32,6 +32,8 @@ same call may succeed later; bad input is never retryable.
 
 from __future__ import annotations
 
+import traceback
+
 
 class LLMCoderError(Exception):
     """Base of all errors with a message for the operator."""
@@ -156,3 +158,9 @@ class ReviewError(LLMCoderError):
 
 class ReviewTaken(ReviewError):
     """Somebody else holds the review, or wrote to it since it was read."""
+
+
+def describe_place(error: Exception) -> str:
+    """Type of an error that nobody expected, and where it was raised: all that may be told where its message may quote a note."""
+    frames = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+    return f"{type(error).__name__}, its message withheld because it may quote a note, at " + " < ".join(reversed(frames))

@@ -17,6 +17,9 @@
 | LLMCODER_APPROVERS | ids, by commas, of the Airflow users who may answer (embedded login: the name) | none: who may run DAGs |
 | LLMCODER_APPROVAL_HOURS | after how many hours without an answer a model is rejected | 72 |
 | LLMCODER_DEADLINE_DAYS | from how many days before a release takes effect people are told that it has no model | 14 |
+| LLMCODER_NIGHT_HOURS | after how many hours people are told that a night is late | 6 |
+| LLMCODER_NOTE_READERS | roles, by commas, that may read patient text in the pages | `op,admin` |
+| LLMCODER_REVIEWERS | roles, by commas, that may also decide in reviews there | `op,admin` |
 | LLMCODER_TRAINING_PROCESSES | torchrun processes, one a GPU or a core | what the recipe says |
 | LLMCODER_PORT | port of the Airflow UI | 8080, or the next free one |
 | LLMCODER_LLM_URL | server that speaks the OpenAI API, asked for variations of titles; never for anything of a patient | none |
@@ -65,6 +68,9 @@ _VARIABLES = frozenset(
         "LLMCODER_APPROVERS",
         "LLMCODER_APPROVAL_HOURS",
         "LLMCODER_DEADLINE_DAYS",
+        "LLMCODER_NIGHT_HOURS",
+        "LLMCODER_NOTE_READERS",
+        "LLMCODER_REVIEWERS",
         "LLMCODER_TRAINING_PROCESSES",
         "LLMCODER_PORT",
         "LLMCODER_LLM_URL",
@@ -114,6 +120,10 @@ class Settings:
     approvers: tuple[str, ...]
     approval_hours: int
     deadline_days: int
+    night_hours: int
+    note_readers: frozenset[str]
+    reviewers: frozenset[str]
+    """Roles of Airflow's login, in lower case."""
     training_processes: int | None
     port: int | None
     language_model: LanguageModel | None
@@ -144,6 +154,9 @@ class Settings:
             approvers=tuple(name.strip() for name in env.get("LLMCODER_APPROVERS", "").split(",") if name.strip()),
             approval_hours=_positive_int("LLMCODER_APPROVAL_HOURS", env.get("LLMCODER_APPROVAL_HOURS")) or 72,
             deadline_days=_positive_int("LLMCODER_DEADLINE_DAYS", env.get("LLMCODER_DEADLINE_DAYS")) or 14,
+            night_hours=_positive_int("LLMCODER_NIGHT_HOURS", env.get("LLMCODER_NIGHT_HOURS")) or 6,
+            note_readers=_roles(env.get("LLMCODER_NOTE_READERS")),
+            reviewers=_roles(env.get("LLMCODER_REVIEWERS")),
             training_processes=_positive_int("LLMCODER_TRAINING_PROCESSES", env.get("LLMCODER_TRAINING_PROCESSES")),
             port=_positive_int("LLMCODER_PORT", env.get("LLMCODER_PORT")),
             language_model=_language_model(env),
@@ -271,6 +284,10 @@ def _approval(value: str | None) -> bool:
     if value == "off":
         return False
     raise SettingsError(f"LLMCODER_APPROVAL={value!r} is neither 'required' nor 'off'")
+
+
+def _roles(value: str | None) -> frozenset[str]:
+    return frozenset(role.strip().lower() for role in (value or "op,admin").split(",") if role.strip())
 
 
 def _share(name: str, value: str | None, default: float) -> float:

@@ -11,6 +11,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException, ParamValidationError
+from llmcoder_links import ScorecardLink, page_url
 from llmcoder_task import to_airflow_error
 
 from llmcoder_tasks.database import Database, Row
@@ -44,6 +45,7 @@ class PromotionApproval(ApprovalOperator):
         approvers: ids of the users who may answer; empty: everybody who may run the DAG.
     """
 
+    operator_extra_links = (ScorecardLink(),)
     template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "verdict", "required")
 
     def __init__(
@@ -140,9 +142,11 @@ def require_promote(database: Database, verdict_id: str) -> None:
 def describe_verdict(database: Database, verdict_id: str, *, run_url: str, hours: int) -> str:
     """The verdict with its reasons, where the evidence lies, and the scorecard, as Markdown.
 
-    Browsers open the run; the files lie in the artifact store, and are named by their URIs. `hours` is the time for an answer.
+    Browsers open the run and the report; the files lie in the artifact store, and are named by their URIs. `hours` is the time for
+    an answer.
     """
     verdict = _fetch_verdict(database, verdict_id)
+    report_url = page_url("reports/scorecard/" + quote(verdict["evaluation_id"], safe=""))
     lines = [
         f"**{verdict['model_id']}** was judged **{verdict['decision']}**"
         + (
@@ -156,7 +160,7 @@ def describe_verdict(database: Database, verdict_id: str, *, run_url: str, hours
         f"Approve, and it codes from the next night on. Reject, or give no answer in {hours} hours, and it stays out of service.",
         "",
         f"- The run: [{run_url}]({run_url})",
-        f"- The report, for a browser: `{verdict['scorecard_uri']}/report.html`",
+        f"- The report: [{report_url}]({report_url})",
         f"- The scorecard: `{verdict['scorecard_uri']}/scorecard.json`",
         f"- The model: `{verdict['model_uri']}`",
         "",

@@ -9,16 +9,16 @@
 from __future__ import annotations
 
 import functools
-import traceback
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import task
+from airflow.sdk import BaseOperatorLink, task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from llmcoder_tasks.errors import LLMCoderError
+from llmcoder_tasks.errors import LLMCoderError, describe_place
 
 TASK_DEFAULTS: dict[str, Any] = {
     "owner": "llmcoder",
@@ -34,8 +34,13 @@ GPU: dict[str, Any] = {"pool": "gpu_pool", "queue": "gpu"}
 """Where a task runs that wants the accelerator for itself. LocalExecutor ignores the queue."""
 
 
-def llmcoder_task(*, reads_notes: bool = False, chooses: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Decorate a function as a task. `options` are those of `airflow.sdk.task`. What `chooses` returns the id of the next task."""
+def llmcoder_task(
+    *, reads_notes: bool = False, chooses: bool = False, links: Sequence[BaseOperatorLink] = (), **options: Any
+) -> Callable[[Callable[..., Any]], Any]:
+    """Decorate a function as a task; its docstring is shown in the UI.
+
+    `options` are those of `airflow.sdk.task`. What `chooses` returns the id of the next task. `links` become buttons of the task.
+    """
 
     def decorate(function: Callable[..., Any]) -> Any:
         @functools.wraps(function)
@@ -49,9 +54,15 @@ def llmcoder_task(*, reads_notes: bool = False, chooses: bool = False, **options
             except Exception as error:
                 if not reads_notes:
                     raise
-                raise AirflowException(_describe_place(error)) from None
+                raise AirflowException(describe_place(error)) from None
 
-        return (task.branch if chooses else task)(**options)(run_step)
+        decorated = (task.branch if chooses else task)(doc_md=inspect.getdoc(function), **options)(run_step)
+        # Airflow takes links from the class of an operator, of mapped ones too.
+        kind = decorated.operator_class
+        decorated.operator_class = type(
+            kind.__name__, (kind,), {"__module__": kind.__module__, "operator_extra_links": tuple(links)}
+        )
+        return decorated
 
     return decorate
 
@@ -76,8 +87,3 @@ def _to_xcom(result: Any) -> Any:
     if isinstance(result, list | tuple):
         return [_to_xcom(item) for item in result]
     return result
-
-
-def _describe_place(error: Exception) -> str:
-    frames = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
-    return f"{type(error).__name__}, its message withheld because it may quote a note, at " + " < ".join(reversed(frames))

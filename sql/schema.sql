@@ -434,6 +434,7 @@ CREATE TABLE reviews (
     CHECK ((status = 'finished') = (finished_at IS NOT NULL))
 );
 CREATE INDEX reviews_queue ON reviews (priority, review_id) WHERE status IN ('waiting', 'claimed');
+CREATE INDEX reviews_claimed ON reviews (claimed_by) WHERE status = 'claimed';
 CREATE UNIQUE INDEX reviews_one_open ON reviews (encounter_id) WHERE status IN ('waiting', 'claimed');
 
 -- Who did what to a review, when: the rows of `review_codes` (or the status) before and after. Never any text of a note.

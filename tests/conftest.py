@@ -8,10 +8,14 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from llmcoder_tasks.database import Database
+
+if TYPE_CHECKING:
+    from pages_app import Pages
 
 RELEASES_FOLDER = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "icd10cm"
 
@@ -100,3 +104,21 @@ def official_releases() -> Path:
     if not RELEASES_FOLDER.is_dir():
         pytest.skip("the official releases FY2021 to FY2027 are not beside the project")
     return RELEASES_FOLDER
+
+
+@pytest.fixture(scope="session")
+def airflow_login(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Airflow's own login, ready to hand out tokens."""
+    import pages_app
+
+    with pytest.MonkeyPatch.context() as patch:
+        pages_app.start_login(tmp_path_factory.mktemp("login"), patch)
+        yield
+
+
+@pytest.fixture
+def pages(airflow_login: None, database: Database, tmp_path: Path) -> Pages:
+    """The pages of the UI over an empty, migrated database: `pages.client("viewer").get("nights")`."""
+    import pages_app
+
+    return pages_app.make_pages(database, tmp_path)

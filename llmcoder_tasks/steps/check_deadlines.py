@@ -32,16 +32,18 @@ def check_deadlines(*, on: date, days: int, storage: Storage, database: Database
     nothing.
     """
     promotion = read_standing(storage).promotion
-    rows = database.fetch_all(
-        "list_due_releases",
-        on_date=on,
-        horizon=on + timedelta(days=days),
-        in_service_release_key=promotion.release_key if promotion else None,
-    )
-    deadlines = [_describe(row, on) for row in rows]
+    deadlines = list_deadlines(promotion.release_key if promotion else None, on=on, days=days, database=database)
     for deadline in deadlines:
         logger.warning("%s", deadline.message)
     return deadlines
+
+
+def list_deadlines(in_service_release_key: str | None, *, on: date, days: int, database: Database) -> list[Deadline]:
+    """The same for who knows the release of the model in service (None: no model is), and without a word in the log."""
+    rows = database.fetch_all(
+        "list_due_releases", on_date=on, horizon=on + timedelta(days=days), in_service_release_key=in_service_release_key
+    )
+    return [_describe(row, on) for row in rows]
 
 
 def book_alerts(deadlines: Sequence[Deadline], *, on: date, database: Database) -> list[Deadline]:

@@ -27,6 +27,10 @@ def main() -> None:
     print(json.dumps(facts))
 
 
+def _params(dag: Any) -> list[tuple[str, Any]]:
+    return [(name, dag.params.get_param(name)) for name in dag.params]
+
+
 def _describe(dag: Any) -> dict[str, Any]:
     return {
         "dag_id": dag.dag_id,
@@ -36,9 +40,16 @@ def _describe(dag: Any) -> dict[str, Any]:
         "max_active_runs": dag.max_active_runs,
         "catchup": dag.catchup,
         "schedule": type(dag.timetable).__name__,
+        "params": {name: {"description": param.description or "", **param.schema} for name, param in _params(dag)},
+        "deadlines": [alert.name for alert in dag.deadline or ()],
         "tasks": [
             {
                 "task_id": task.task_id,
+                "display_name": task.task_display_name,
+                "doc_md": task.doc_md or "",
+                "is_mapped": task.is_mapped,
+                "map_index_template": task.map_index_template,
+                "links": [link.name for link in task.operator_extra_links],
                 "upstream": sorted(task.upstream_task_ids),
                 "trigger_rule": task.trigger_rule.value,
                 "owner": task.owner,

@@ -146,6 +146,59 @@ def test_each_dag_leaves_the_asset_that_starts_the_next(facts: dict[str, Any]) -
     }
 
 
+def test_every_task_is_named_by_a_sentence_and_explained(facts: dict[str, Any]) -> None:
+    for name, task in _tasks(facts):
+        shown = task["display_name"]
+        assert shown != task["task_id"], f"{name}: give it task_display_name, what it does in a few words"
+        assert shown[0].isupper(), f"{name}: {shown!r} is no sentence"
+        assert " " in shown, f"{name}: {shown!r} is no sentence"
+        assert len(shown) <= 28, f"{name}: {shown!r} is too long, the Grid cuts it off"
+        assert task["doc_md"].rstrip().endswith("."), f"{name}: write a docstring, Airflow shows it beside the task"
+
+
+def test_every_mapped_task_says_which_part_it_is(facts: dict[str, Any]) -> None:
+    mapped = {name: task["map_index_template"] for name, task in _tasks(facts) if task["is_mapped"]}
+    assert mapped.keys() == {"code_encounters.code_shard", "ingest_release.ingest_release", "ingest_release.report_release"}
+    for name, template in mapped.items():
+        assert template, f"{name}: give it map_index_template, or the Grid numbers its parts"
+
+
+def test_every_param_has_a_title_an_explanation_and_a_limit(facts: dict[str, Any]) -> None:
+    for dag in facts["dags"]:
+        for name, schema in dag["params"].items():
+            place = f"{dag['dag_id']}, param {name}"
+            assert schema.get("title"), f"{place}: add title="
+            assert schema.get("description", "").endswith("."), f"{place}: add description=, a sentence"
+            kinds = schema.get("type", [])
+            if "integer" in kinds:
+                assert {"minimum", "maximum"} <= schema.keys(), f"{place}: add minimum= and maximum="
+            if "string" in kinds:
+                assert {"maxLength", "pattern", "format"} & schema.keys(), f"{place}: add maxLength=, pattern= or format="
+
+
+def test_tasks_lead_to_what_they_made(facts: dict[str, Any]) -> None:
+    assert {name: task["links"] for name, task in _tasks(facts) if task["links"]} == {
+        "build_dataset.build_dataset": ["Data Docs"],
+        "code_encounters.code_shard": ["Night"],
+        "code_encounters.finish_night": ["Night"],
+        "code_encounters.measure_night": ["Night"],
+        "code_encounters.open_reviews": ["Review queue"],
+        "code_encounters.plan_night": ["Night"],
+        "ingest_release.ingest_release": ["Data Docs"],
+        "ingest_release.report_release": ["Release report"],
+        "train_model.approve": ["Scorecard"],
+        "train_model.check_verdict": ["Scorecard"],
+        "train_model.evaluate_model": ["Scorecard"],
+        "train_model.judge_model": ["Scorecard"],
+        "train_model.promote_model": ["Scorecard"],
+    }
+
+
+def test_a_night_that_does_not_end_is_told(facts: dict[str, Any]) -> None:
+    told = {dag["dag_id"]: dag["deadlines"] for dag in facts["dags"] if dag["deadlines"]}
+    assert told == {"code_encounters": ["The night is late"]}
+
+
 def test_parsing_loads_nothing_heavy(facts: dict[str, Any]) -> None:
     heavy = sorted({name.partition(".")[0] for name in facts["modules"]} & TOO_HEAVY)
     assert heavy == [], f"parsing the DAGs imports {', '.join(heavy)}: move that import into the function that needs it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
@@ -11,7 +12,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from llmcoder_notifier import DeadlineNotifier, DriftNotifier
+from llmcoder_notifier import (
+    DeadlineNotifier,
+    DriftNotifier,
+    FailureNotifier,
+    ReleaseNotifier,
+    VerdictNotifier,
+    tell_late,
+)
 
 CONFIDENCE = {"figure": "mean_confidence", "value": 0.2, "low": 0.7, "high": 0.9}
 MEASURED = {
@@ -112,3 +120,59 @@ def test_a_release_without_a_model_is_posted_with_the_state_of_its_work(webhook:
 def test_a_day_on_which_all_is_fine_says_nothing(webhook: _Webhook, connection: None, deadlines: Any) -> None:
     DeadlineNotifier()(_context(deadlines))
     assert webhook.received == []
+
+
+RUN_PAGE = "/plugin/llmcoder/llmcoder/runs?dag_id=code_encounters&run_id=scheduled__2026-04-18"
+
+
+def test_a_release_that_has_arrived_is_told_by_each_mapped_task_for_its_own(webhook: _Webhook, connection: None) -> None:
+    results = {0: {"key": "FY2027", "uri": "file:///x"}, 1: None}
+    for map_index in results:
+        ti = SimpleNamespace(
+            task_id="ingest_release", map_index=map_index, xcom_pull=lambda task_ids, map_indexes: results[map_indexes]
+        )
+        ReleaseNotifier()({"ti": ti})
+    ((_, body, _),) = webhook.received
+    assert body["release_key"] == "FY2027"
+    assert "the release FY2027 has arrived" in body["text"]
+
+
+def test_a_verdict_that_waits_names_where_to_answer(webhook: _Webhook, connection: None) -> None:
+    task = SimpleNamespace(verdict={"verdict_id": "v1", "decision": "PROMOTE"})
+    VerdictNotifier()({"ti": SimpleNamespace(task=task)})
+    ((_, body, _),) = webhook.received
+    assert body["verdict_id"] == "v1"
+    assert body["text"].endswith("/required_actions")
+    assert "/plugin/" not in body["text"]
+
+
+@pytest.mark.parametrize(
+    "context", [{"run_id": "scheduled__2026-04-18"}, {"dag_run": SimpleNamespace(run_id="scheduled__2026-04-18")}]
+)
+def test_a_night_that_failed_leads_to_its_page(webhook: _Webhook, connection: None, context: dict[str, Any]) -> None:
+    FailureNotifier()(context)
+    ((_, body, _),) = webhook.received
+    assert "scheduled__2026-04-18 failed" in body["text"]
+    assert body["text"].endswith(RUN_PAGE)
+
+
+def test_a_night_that_is_late_is_told_by_the_triggerer(webhook: _Webhook, connection: None) -> None:
+    """With the context that Airflow gives the callback of a deadline: the run as its API shows it."""
+    asyncio.run(tell_late({"dag_run": {"dag_run_id": "scheduled__2026-04-18", "state": "running"}, "deadline": {"id": "1"}}))
+    ((path, body, login),) = webhook.received
+    assert (path, login) == ("/hook", "Bearer t0ken")
+    assert "scheduled__2026-04-18 is late" in body["text"]
+    assert body["text"].endswith(RUN_PAGE)
+
+
+def test_a_night_that_failed_before_its_deadline_is_not_told_as_late(webhook: _Webhook, connection: None) -> None:
+    """Airflow keeps the deadline of a run that failed, and calls when it passes."""
+    asyncio.run(tell_late({"dag_run": {"dag_run_id": "scheduled__2026-04-18", "state": "failed"}}))
+    assert webhook.received == []
+
+
+def test_a_late_night_without_a_connection_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    asyncio.run(tell_late({"dag_run": {"dag_run_id": "scheduled__2026-04-18", "state": "running"}}))
+    assert "is late" in caplog.text
+    assert "nobody is told but this log" in caplog.text

@@ -51,7 +51,7 @@ def test_the_approver_sees_verdict_reasons_and_scores(database: Database) -> Non
     assert "**m2** was judged **PROMOTE**, against m1 in service." in shown
     assert "- typos: 90.0 % reaches the floor of 85 %" in shown
     assert "| together | typos | 200 | 90.0% | 85.0% to 93.5% | 95.0% |" in shown
-    assert "`file:///scorecards/e1/report.html`" in shown
+    assert "/plugin/llmcoder/llmcoder/reports/scorecard/e1)" in shown
     assert "[http://ui/dags/train_model/runs/r1](http://ui/dags/train_model/runs/r1)" in shown
     assert "no answer in 72 hours" in shown
 
