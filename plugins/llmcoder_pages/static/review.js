@@ -87,15 +87,16 @@ const offsetOf = (node, offset) => {
 };
 const readSelection = () => {
   const selection = getSelection();
-  if (!selection.rangeCount || selection.isCollapsed) return;
+  if (!selection.rangeCount) return;
   const range = selection.getRangeAt(0);
+  // Whoever goes on to a field, and so selects elsewhere, still means what was marked in the note.
   if (!note.contains(range.startContainer) || !note.contains(range.endContainer)) return;
   let start = offsetOf(range.startContainer, range.startOffset);
   let end = offsetOf(range.endContainer, range.endOffset);
   while (start < end && !letters[start].trim()) start += 1;
   while (end > start && !letters[end - 1].trim()) end -= 1;
   selected = start < end ? { start, end } : null;
-  if (!$("#choose")?.hidden) takeSelection();
+  if ($("#choose")?.hidden === false) takeSelection();
 };
 const takeSelection = () => {
   const form = $("#choose-form");
@@ -154,6 +155,7 @@ const put = async (answer) => {
     $("#problem").focus();
     return;
   }
+  selected = null;
   const codes = cards().map((one) => one.dataset.code);
   const added = codes.find((code) => !before.includes(code));
   const open = cards().filter((one) => one.dataset.state === "open").map((one) => one.dataset.code);
@@ -201,6 +203,7 @@ const openChoose = (code) => {
   for (const name of ["q", "words", "start", "end"]) form.elements[name].value = "";
   $("#found").replaceChildren();
   $("#choose").hidden = false;
+  readSelection();
   takeSelection();
   find();
   $("#choose").scrollIntoView({ block: "nearest" });
