@@ -1,4 +1,4 @@
-"""A ward in a database: the sample notes with the codes that their coders gave, as a model would propose them, waiting for review."""
+"""A ward in a database: sample notes with the codes that their coders gave, as a model would propose them, waiting for review."""
 
 from __future__ import annotations
 
@@ -67,18 +67,22 @@ class Ward:
             decision = "review" if rank <= 2 else "auto"
             write(
                 "INSERT INTO predictions (encounter_id, note_sha256, model_id, release_key, code, rank, confidence, decision, "
-                "evidence_start, evidence_end) VALUES (:encounter, :sha, 'm1', :key, :code, :rank, :confidence, :decision, :start, :end)",
+                "evidence_start, evidence_end) "
+                "VALUES (:encounter, :sha, 'm1', :key, :code, :rank, :confidence, :decision, :start, :end)",
                 code=code, rank=rank, decision=decision, start=start, end=end,
                 confidence=0.35 + 0.01 * number + 0.05 * rank if decision == "review" else 0.98, **key,
             )  # fmt: skip
         first = sample["codes"][0]
         write(
-            "INSERT INTO findings (encounter_id, note_sha256, model_id, release_key, rank, rule, action, code, related_code, reason, "
-            "evidence_start, evidence_end) VALUES (:encounter, :sha, 'm1', :key, 1, 'excludes1', 'flagged', :code, 'R0789', "
+            "INSERT INTO findings (encounter_id, note_sha256, model_id, release_key, rank, rule, action, code, related_code, "
+            "reason, evidence_start, evidence_end) VALUES (:encounter, :sha, 'm1', :key, 1, 'excludes1', 'flagged', :code, 'R0789', "
             "'the release says that the two are never coded together: Excludes1 under the first', 0, 5)",
             code=first, **key,
         )  # fmt: skip
-        for basis, drg, title in (("all", 281, "Acute myocardial infarction with CC"), ("auto", 282, "Acute myocardial infarction without CC")):
+        for basis, drg, title in (
+            ("all", 281, "Acute myocardial infarction with CC"),
+            ("auto", 282, "Acute myocardial infarction without CC"),
+        ):
             write(
                 "INSERT INTO drgs VALUES (:encounter, :sha, 'm1', :key, :basis, 440, :drg, 5, :title)",
                 basis=basis, drg=drg, title=title, **key,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ def cut_note(length: int, spans: Iterable[Span]) -> list[Segment]:
     cuts = sorted({0, length, *(span.start for span in kept), *(min(span.end, length) for span in kept)})
     return [
         Segment(start, end, tuple(sorted({span.code for span in kept if span.start <= start and end <= span.end})))
-        for start, end in zip(cuts, cuts[1:], strict=False)
+        for start, end in pairwise(cuts)
     ]
 
 

@@ -43,14 +43,24 @@ writes: dict[str, Any] = {"methods": ["POST"], "dependencies": [Depends(verify_t
 
 
 @router.get("", name="review")
-def show_queue(request: Request, stores: Stores, person: NoteReader, show: str = "waiting", after: str | None = None) -> HTMLResponse:
+def show_queue(
+    request: Request, stores: Stores, person: NoteReader, show: str = "waiting", after: str | None = None
+) -> HTMLResponse:
     """The queue, the most urgent first; `show=mine` what this person holds, `show=finished` what is done, the newest first."""
     if show not in {"waiting", "mine", "finished"}:
         raise HTTPException(404)
     counts = stores.database.fetch_one("count_reviews", person=person.name)
-    page = _list_finished(stores, after) if show == "finished" else _list_open(stores, after, person.name if show == "mine" else None)
+    page = (
+        _list_finished(stores, after) if show == "finished" else _list_open(stores, after, person.name if show == "mine" else None)
+    )
     return render_page(
-        request, "review/queue.html", show=show, page=page, counts=counts, is_later_page=after is not None, may_review=person.may_review
+        request,
+        "review/queue.html",
+        show=show,
+        page=page,
+        counts=counts,
+        is_later_page=after is not None,
+        may_review=person.may_review,
     )
 
 

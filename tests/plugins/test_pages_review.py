@@ -253,7 +253,9 @@ def test_a_claim_that_ran_out_is_said_so_and_nothing_decided_is_lost(ann: Coder,
     assert states(hospital) == {"E119": "accepted", "I10": "removed"}
 
 
-def test_a_page_out_of_date_changes_nothing_and_shows_what_happened_meanwhile(ann: Coder, hospital: Hospital, review_id: int) -> None:
+def test_a_page_out_of_date_changes_nothing_and_shows_what_happened_meanwhile(
+    ann: Coder, hospital: Hospital, review_id: int
+) -> None:
     old = ann.page
     ann.press(f"review/{review_id}/accept", code="E119")
     ann.page = old
