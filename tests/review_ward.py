@@ -75,7 +75,8 @@ class Ward:
         first = sample["codes"][0]
         write(
             "INSERT INTO findings (encounter_id, note_sha256, model_id, release_key, rank, rule, action, code, related_code, "
-            "reason, evidence_start, evidence_end) VALUES (:encounter, :sha, 'm1', :key, 1, 'excludes1', 'flagged', :code, 'R0789', "
+            "reason, evidence_start, evidence_end) "
+            "VALUES (:encounter, :sha, 'm1', :key, 1, 'excludes1', 'flagged', :code, 'R0789', "
             "'the release says that the two are never coded together: Excludes1 under the first', 0, 5)",
             code=first, **key,
         )  # fmt: skip

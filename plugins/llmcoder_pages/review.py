@@ -31,6 +31,9 @@ router = APIRouter(prefix="/review", dependencies=[Depends(require_note_reader)]
 """Whose every route asks for the right to read notes: the queue alone names encounters and who works on them."""
 
 PAGE_SIZE = 50
+COUNTED = 10_000
+"""Reviews that are counted; of more a page says that they are more."""
+
 PART_HEADER = "X-Part"
 QUERY_LENGTH = 200
 """Characters of a search that are looked at; who pastes more has pasted something else."""
@@ -49,7 +52,7 @@ def show_queue(
     """The queue, the most urgent first; `show=mine` what this person holds, `show=finished` what is done, the newest first."""
     if show not in {"waiting", "mine", "finished"}:
         raise HTTPException(404)
-    counts = stores.database.fetch_one("count_reviews", person=person.name)
+    counts = stores.database.fetch_one("count_reviews", person=person.name, most=COUNTED + 1)
     page = (
         _list_finished(stores, after) if show == "finished" else _list_open(stores, after, person.name if show == "mine" else None)
     )
@@ -59,6 +62,7 @@ def show_queue(
         show=show,
         page=page,
         counts=counts,
+        counted=COUNTED,
         is_later_page=after is not None,
         may_review=person.may_review,
     )

@@ -1,6 +1,6 @@
 -- What the pages of reviews show. Only the last two read the text of a note.
 
--- The most urgent first; of one person alone where `:holder` names them, claims that have run out included.
+-- The most urgent first; of one person alone where `holder` names them, claims that have run out included.
 -- name: list_open_reviews
 SELECT review.review_id, review.encounter_id, encounter.discharge_date, review.opened_at,
        review.priority, review.uncertainty, review.money, review.rarity,
@@ -33,8 +33,9 @@ WHERE review.status = 'finished'
 ORDER BY review.finished_at DESC, review.review_id DESC
 LIMIT :limit;
 
+-- No more than `most` are counted: nobody needs to know how much longer than that the queue is, and each page would pay for it.
 -- name: count_reviews
-SELECT (SELECT count(*) FROM reviews WHERE status IN ('waiting', 'claimed')) AS waiting,
+SELECT (SELECT count(*) FROM (SELECT FROM reviews WHERE status IN ('waiting', 'claimed') LIMIT :most) AS counted) AS waiting,
        (SELECT count(*) FROM reviews WHERE status = 'claimed' AND claimed_by = :person) AS mine;
 
 -- name: fetch_review_page

@@ -85,7 +85,9 @@ def _measure_search() -> None:
     names = [(term.code, term.term) for term in release.terms if term.kind in {"inclusion_term", "index_term"}]
     started = time.perf_counter()
     index = CodeIndex([(code.code, code.long_title) for code in release.billable], names)
-    print(f"index of {len(release.billable):,} codes and {len(names):,} terms: {time.perf_counter() - started:.1f} s, once a process")
+    print(
+        f"index of {len(release.billable):,} codes and {len(names):,} terms: {time.perf_counter() - started:.1f} s, once a process"
+    )
     for query in QUERIES:
         print(f"  search {query!r}: {_milliseconds(lambda query=query: index.search(query))}")
     print(f"  alternatives of a code: {_milliseconds(lambda: index.suggest('E119', 'sugar disease with bad kidneys'))}")
@@ -138,7 +140,7 @@ def _explain(hospital: Hospital, review_id: int) -> None:
     hottest: dict[str, dict[str, Any]] = {
         "list_open_reviews": first,
         "list_finished_reviews": {"after_finished_at": None, "after_id": None, "limit": 51},
-        "count_reviews": {"person": "Ann Coder"},
+        "count_reviews": {"person": "Ann Coder", "most": 10_001},
         "fetch_review_page": {"review_id": review_id},
         "list_review_page_codes": {"review_id": review_id},
     }

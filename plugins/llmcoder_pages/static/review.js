@@ -144,8 +144,8 @@ const put = async (answer) => {
     trouble($(".lead", new DOMParser().parseFromString(text, "text/html"))?.textContent || "The server did not do it. Load this page again.");
     return;
   }
-  const before = cards().map((one) => one.dataset.code);
-  const place = before.indexOf(current);
+  const before = new Map(cards().map((one) => [one.dataset.code, one.dataset.state]));
+  const place = [...before.keys()].indexOf(current);
   part().replaceWith(document.importNode(fresh, true));
   markNote();
   fillQuotes();
@@ -157,9 +157,11 @@ const put = async (answer) => {
   }
   selected = null;
   const codes = cards().map((one) => one.dataset.code);
-  const added = codes.find((code) => !before.includes(code));
+  const added = codes.find((code) => !before.has(code));
   const open = cards().filter((one) => one.dataset.state === "open").map((one) => one.dataset.code);
-  const next = open.find((code) => codes.indexOf(code) >= place) || open[0] || added || (card(current) ? current : codes[0]) || null;
+  const reopened = open.find((code) => before.get(code) !== "open"); // by an undo
+  const following = open.find((code) => codes.indexOf(code) >= place);
+  const next = reopened || following || open[0] || added || (card(current) ? current : codes[0]) || null;
   const left = open.length ? ` ${open.length} to decide.` : mayDecide() ? " All decided." : "";
   say(part().dataset.said + left);
   setCurrent(next, { focus: mayDecide() });
@@ -263,14 +265,14 @@ const beat = () =>
     if (!hasRunOut && (document.hidden || Date.now() - touched > IDLE)) return;
     const form = $("#codes + form, .holding form");
     const body = new URLSearchParams({ csrf_token: form.elements.csrf_token.value, version: part().dataset.version });
-    const answer = await post(location.pathname.replace(/\/$/, "") + "/hold", body).catch(() => null);
+    const answer = await post(part().dataset.hold, body).catch(() => null);
     if (answer?.ok) {
       part().dataset.until = (await answer.json()).until;
       showLease();
     } else if (answer?.status === 409) await lost();
   });
 const lost = async () => {
-  const answer = await fetch(location.pathname, { headers: { "X-Part": "1" }, credentials: "same-origin" }).catch(() => null);
+  const answer = await fetch(part().dataset.self, { headers: { "X-Part": "1" }, credentials: "same-origin" }).catch(() => null);
   if (!answer?.ok) return;
   await put(answer);
   say("");
@@ -367,9 +369,10 @@ document.addEventListener("keydown", (event) => {
   doIt();
 });
 
-/* Enter takes the first code only when the list is of what stands in the box. */
+/* Enter takes the first code of what was typed, and only when the list is of what stands in the box. */
 const chooseFirst = async () => {
   clearTimeout(timer);
+  if (!$("#query").value.trim()) return;
   await find();
   const button = $("#found button:not([disabled])");
   if (button) await inTurn(() => act(button.form, button));
