@@ -24,7 +24,8 @@ FROM reviews AS review
 JOIN encounters AS encounter USING (encounter_id)
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE state = 'accepted') AS kept,
-           count(*) FILTER (WHERE origin <> 'predicted' OR state = 'removed') AS corrected
+           count(DISTINCT prediction_id) FILTER (WHERE origin <> 'predicted' OR state = 'removed')   -- a replaced code is two rows
+               + count(*) FILTER (WHERE prediction_id IS NULL) AS corrected
     FROM review_codes WHERE review_codes.review_id = review.review_id
 ) AS changed
 WHERE review.status = 'finished'

@@ -131,10 +131,12 @@ def test_who_holds_a_review_and_until_when_stands_in_the_queue_and_mine_lists_on
 
 
 def test_finished_reviews_are_listed_with_how_much_was_corrected(ann: Coder, review_id: int) -> None:
-    ann.press(f"review/{review_id}/remove", code="E119")
+    ann.press(f"review/{review_id}/replace", code="E119", by="E1122")
+    ann.press(f"review/{review_id}/remove", code="I10")
+    ann.press(f"review/{review_id}/add", by="J189")
     ann.press(f"review/{review_id}/finish")
     text = ann.client.get("review?show=finished").text
-    assert re.findall(r'data-label="(?:Codes|Corrected|Finished by)">([^<]*)<', text) == ["1", "1", ANN]
+    assert re.findall(r'data-label="(?:Codes|Corrected|Finished by)">([^<]*)<', text) == ["2", "3", ANN]
     assert "Nothing waits for a person" in ann.client.get("review").text
 
 
