@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from llmcoder_pages.code_index import load_code_index
 from llmcoder_pages.note_text import locate_words
-from llmcoder_pages.paging import decode_cursor, take_page
+from llmcoder_pages.paging import Page, decode_cursor, take_page
 from llmcoder_pages.rendering import render_page
 from llmcoder_pages.review_view import read_note_unseen, read_view
 from llmcoder_pages.security import NoteReader, Person, Reviewer, require_note_reader, verify_token
@@ -53,22 +53,15 @@ def show_queue(
     if show not in {"waiting", "mine", "finished"}:
         raise HTTPException(404)
     counts = stores.database.fetch_one("count_reviews", person=person.name, most=COUNTED + 1)
-    page = (
-        _list_finished(stores, after) if show == "finished" else _list_open(stores, after, person.name if show == "mine" else None)
-    )
+    holder = person.name if show == "mine" else None
+    page = _list_finished(stores, after) if show == "finished" else _list_open(stores, after, holder)
     return render_page(
-        request,
-        "review/queue.html",
-        show=show,
-        page=page,
-        counts=counts,
-        counted=COUNTED,
-        is_later_page=after is not None,
+        request, "review/queue.html", show=show, page=page, counts=counts, counted=COUNTED, is_later_page=after is not None,
         may_review=person.may_review,
-    )
+    )  # fmt: skip
 
 
-def _list_open(stores: Connections, after: str | None, holder: str | None) -> Any:
+def _list_open(stores: Connections, after: str | None, holder: str | None) -> Page:
     priority, review_id = decode_cursor(after, (float, int))
     rows = stores.database.fetch_all(
         "list_open_reviews", holder=holder, after_priority=priority, after_id=review_id, limit=PAGE_SIZE + 1
@@ -76,7 +69,7 @@ def _list_open(stores: Connections, after: str | None, holder: str | None) -> An
     return take_page(rows, PAGE_SIZE, ("priority", "review_id"))
 
 
-def _list_finished(stores: Connections, after: str | None) -> Any:
+def _list_finished(stores: Connections, after: str | None) -> Page:
     finished_at, review_id = decode_cursor(after, (datetime.fromisoformat, int))
     rows = stores.database.fetch_all(
         "list_finished_reviews", after_finished_at=finished_at, after_id=review_id, limit=PAGE_SIZE + 1

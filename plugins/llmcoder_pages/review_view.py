@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import HTTPException
@@ -28,7 +28,7 @@ class ReviewView:
     drgs: dict[str, Row]
     history: Sequence[Row]
     fates: dict[str, Fate]
-    note: str | None
+    note: str | None = field(repr=False)
     is_mine: bool
     may_decide: bool
 
@@ -46,7 +46,7 @@ class ReviewView:
     @property
     def money_at_stake(self) -> bool:
         """Whether payment depends on the codes under review."""
-        return {basis: row["drg"] for basis, row in self.drgs.items()}.get("all") != self.drgs.get("auto", {}).get("drg")
+        return self.drgs.get("all", {}).get("drg") != self.drgs.get("auto", {}).get("drg")
 
     @property
     def segments(self) -> list[Segment]:
