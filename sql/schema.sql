@@ -434,8 +434,9 @@ CREATE TABLE reviews (
     CHECK ((status = 'finished') = (finished_at IS NOT NULL))
 );
 CREATE INDEX reviews_queue ON reviews (priority, review_id) WHERE status IN ('waiting', 'claimed');
-CREATE INDEX reviews_claimed ON reviews (claimed_by) WHERE status = 'claimed';
 CREATE UNIQUE INDEX reviews_one_open ON reviews (encounter_id) WHERE status IN ('waiting', 'claimed');
+CREATE INDEX reviews_holder ON reviews (claimed_by, priority, review_id) WHERE status = 'claimed';
+CREATE INDEX reviews_finished ON reviews (finished_at, review_id) WHERE status = 'finished';
 
 -- Who did what to a review, when: the rows of `review_codes` (or the status) before and after. Never any text of a note.
 CREATE TABLE review_actions (
@@ -474,6 +475,18 @@ CREATE TABLE review_codes (
     CHECK ((evidence_start IS NULL) = (evidence_end IS NULL)),
     CHECK (state <> 'open' OR origin = 'predicted')
 );
+
+-- Who was shown which note, and when: written before it is shown. Never any text of a note.
+CREATE TABLE note_views (
+    view_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    encounter_id text NOT NULL,
+    note_sha256 text NOT NULL,
+    person text NOT NULL CHECK (person <> ''),
+    viewed_at timestamptz NOT NULL DEFAULT now(),
+    FOREIGN KEY (encounter_id, note_sha256) REFERENCES discharge_summaries
+);
+CREATE INDEX note_views_encounter ON note_views (encounter_id, viewed_at);
+CREATE INDEX note_views_person ON note_views (person, viewed_at);
 
 -- The codes of each encounter that count: as finished in a review of its current coding's text, else as coded.
 CREATE VIEW final_codes AS

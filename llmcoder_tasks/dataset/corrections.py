@@ -104,7 +104,7 @@ def read_corrections(database: Database, code_set: CodeSet) -> Corrections:
     counts: Counter[str] = Counter()
     rows = []
     for row in found:
-        phrase = _clean(row["phrase"])
+        phrase = clean_phrase(row["phrase"])
         code = find_successor(row["code"], successors, code_set)
         if is_private(phrase):
             counts["private"] += 1
@@ -119,7 +119,7 @@ def read_corrections(database: Database, code_set: CodeSet) -> Corrections:
 def read_held_out(database: Database) -> tuple[HeldOut, ...]:
     """The corrections of finished reviews that train nothing, in sampling order: the first ones are a fair sample."""
     rows = [row for row in database.fetch_all("list_corrections") if is_judged_on(row["encounter_id"])]
-    held_out = [HeldOut(row["action_id"], row["origin"], row["code"], _clean(row["phrase"])) for row in rows]
+    held_out = [HeldOut(row["action_id"], row["origin"], row["code"], clean_phrase(row["phrase"])) for row in rows]
     return tuple(sorted(held_out, key=lambda item: (sampling_order(f"{item.action_id}"), item.code)))
 
 
@@ -130,7 +130,8 @@ def bring_up_to_date(rows: Sequence[HeldOut], database: Database, code_set: Code
     return [replace(row, code=code) for row, code in moved if code is not None]
 
 
-def _clean(phrase: str) -> str:
+def clean_phrase(phrase: str) -> str:
+    """A phrase as it leaves the notes: one line, without the marks around it."""
     return " ".join(phrase.split()).strip(" .,;:")
 
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Literal
 
 from llmcoder_tasks.coding.review import (
     Change,
@@ -29,6 +29,8 @@ from llmcoder_tasks.coding.review import (
     verify_decided,
 )
 from llmcoder_tasks.database import Database, Row, Transaction
+from llmcoder_tasks.dataset.corrections import clean_phrase, is_private
+from llmcoder_tasks.dataset.splits import is_judged_on
 from llmcoder_tasks.errors import NoteError, ReviewError, ReviewTaken
 from llmcoder_tasks.progress import record_step
 from llmcoder_tasks.records import parse_code, render_code
@@ -44,6 +46,7 @@ _BATCH_NOTES = 500
 _DRG_AT_STAKE, _EDIT_AT_STAKE = 1.0, 0.5
 
 Decide = Callable[[Sequence[ReviewCode]], Change]
+Fate = Literal["unmarked", "judges", "off", "private", "trains"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,34 @@ def read_review(review_id: int, database: Database) -> Review:
 def list_history(review_id: int, database: Database) -> list[Row]:
     """The audit of a review, oldest first: version, person, action, before, after, undoes, acted_at."""
     return database.fetch_all("list_review_actions", review_id=review_id)
+
+
+def view_note(review_id: int, *, person: str, database: Database) -> str:
+    """The text of a review's note, after the row in `note_views` that says who saw it is committed. PATIENT TEXT.
+
+    Raises ReviewError when there is no such review, and what the database raises when the row cannot be written.
+    """
+    _require_person(person)
+    with database.transaction() as transaction:
+        viewed = transaction.fetch_one("view_note", review_id=review_id, person=person)
+    if viewed is None:
+        raise ReviewError(f"there is no review {review_id}: list the queue again")
+    return str(viewed["note_text"])
+
+
+def foretell_correction(encounter_id: str, phrase: str | None, *, train_on_corrections: bool) -> Fate:
+    """What the next dataset does with a code that a person chose, once its review is finished; `phrase` is its evidence.
+
+    `unmarked`: nothing, for want of evidence. `judges`: models are judged on the corrections of this encounter, which train none.
+    `off`: nothing, as the operator has it. `private`: nothing, as the phrase may name or date somebody. `trains`: an example.
+    """
+    if phrase is None:
+        return "unmarked"
+    if is_judged_on(encounter_id):
+        return "judges"
+    if not train_on_corrections:
+        return "off"
+    return "private" if is_private(clean_phrase(phrase)) else "trains"
 
 
 def claim_review(review_id: int, *, person: str, database: Database, lease_seconds: float = LEASE_SECONDS) -> Review:

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
@@ -94,6 +94,7 @@ def _environment() -> Environment:
     environment.filters.update(
         code=render_code, count=format_count, percent=format_percent, when=format_when, day=format_day, duration=format_duration
     )
+    environment.filters.update(sentence=format_sentence, verbatim=format_verbatim)
     return environment
 
 
@@ -132,3 +133,13 @@ def format_duration(value: timedelta | float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def format_sentence(text: str) -> str:
+    """A message as the beginning of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
+def format_verbatim(text: str) -> Markup:
+    """Text whose characters a script counts: browsers would make one of a carriage return and a line feed."""
+    return Markup(str(escape(text)).replace("\r", "&#13;"))  # noqa: S704 - escaped just before

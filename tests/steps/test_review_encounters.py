@@ -19,6 +19,7 @@ from llmcoder_tasks.steps.review_encounters import (
     claim_next,
     claim_review,
     finish_review,
+    foretell_correction,
     list_history,
     list_queue,
     open_reviews,
@@ -28,6 +29,7 @@ from llmcoder_tasks.steps.review_encounters import (
     reopen_review,
     replace_by,
     undo,
+    view_note,
 )
 
 pytestmark = pytest.mark.integration
@@ -297,3 +299,28 @@ def test_the_queue_page_reads_its_index(hospital: Hospital) -> None:
                  "AND (priority, review_id) < (0.5, 9) ORDER BY priority DESC, review_id DESC LIMIT 50")
         )  # fmt: skip
         assert "Scan Backward using reviews_queue" in "\n".join(row[0] for row in plan)
+
+
+def test_a_note_is_handed_out_after_its_view_is_booked(claimed: Review, hospital: Hospital) -> None:
+    assert view_note(claimed.review_id, person=BEN, database=hospital.database) == NOTE
+    assert hospital.query("SELECT person, encounter_id, note_sha256 FROM note_views") == [(BEN, "E1", claimed.note_sha256)]
+    for review_id, person in ((77, BEN), (claimed.review_id, " ")):
+        with pytest.raises(ReviewError):
+            view_note(review_id, person=person, database=hospital.database)
+    assert hospital.query("SELECT count(*) FROM note_views") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("encounter_id", "phrase", "is_on", "fate"),
+    [
+        ("E1", None, True, "unmarked"),
+        ("E1", "high blood pressure;", True, "trains"),
+        ("E1", "high blood pressure", False, "off"),
+        ("E1", "seen by Dr. Smith", True, "private"),
+        ("E11", "seen by Dr. Smith", False, "judges"),  # a fifth of the encounters, by their ids
+    ],
+)
+def test_what_becomes_of_a_correction_is_known_before_it_is_learnt(
+    encounter_id: str, phrase: str | None, is_on: bool, fate: str
+) -> None:
+    assert foretell_correction(encounter_id, phrase, train_on_corrections=is_on) == fate
