@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
-from llmcoder_pages.code_index import CodeIndex, load_code_index, split_words
 from reviewed_hospital import Hospital
 
+from llmcoder_pages.code_index import CodeIndex, load_code_index, split_words
 from llmcoder_tasks.database import Database
 from llmcoder_tasks.icd10cm.code_set import default_code_set
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from llmcoder_pages.note_text import Segment, Span, cut_note, locate_words
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmcoder_pages import review as module
 from pages_app import Pages, make_pages
 from reviewed_hospital import NOTE, Hospital
 from sqlalchemy import event
 
+from llmcoder_pages import review as module
 from llmcoder_tasks.database import Database
 from llmcoder_tasks.steps.review_encounters import claim_review, open_reviews, read_review
 
