@@ -36,7 +36,7 @@ def test_the_llama_recipe_has_the_published_settings() -> None:
 
 
 def test_an_unknown_recipe_gets_the_nearest_name() -> None:
-    known = "compact, compact-short, llama-3.2-1b, tiny"
+    known = "compact, compact-short, llama-3.2-1b, openai-gpt-4o-mini, served, tiny"
     with pytest.raises(RecipeError, match=f"no recipe 'compct' .did you mean 'compact'.*recipes are {known}"):
         read_recipe("compct")
 
