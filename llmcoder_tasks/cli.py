@@ -298,6 +298,7 @@ def train_model_command(dataset_id: str, stage: str, recipe_name: str | None, ba
             database=with_stores.database,
             work_folder=settings.home / "work",
             processes=settings.training_processes,
+            server=settings.coder_server,
         )
     )
 
@@ -320,6 +321,7 @@ def fit_coder_command(model_id: str, dataset_id: str) -> None:
             storage=with_stores.storage,
             database=with_stores.database,
             cache_folder=_cache_folder(with_stores),
+            server=with_stores.settings.coder_server,
         )
     )
 
@@ -347,6 +349,7 @@ def fit_selection_command(model_id: str, notes_file: Path | None) -> None:
             database=with_stores.database,
             cache_folder=_cache_folder(with_stores),
             notes_file=notes_file,
+            server=with_stores.settings.coder_server,
         )
     )
 
@@ -386,6 +389,7 @@ def _evaluate_suite(with_stores: Connections, suite: Path, model_id: str | None,
         database=with_stores.database,
         cache_folder=_cache_folder(with_stores),
         note_model=with_stores.settings.note_model,
+        server=with_stores.settings.coder_server,
     )
     Console().print(render_suite_result(result))
 
@@ -432,6 +436,7 @@ def evaluate_model_command(
             database=with_stores.database,
             cache_folder=_cache_folder(with_stores),
             note_model=with_stores.settings.note_model,
+            server=with_stores.settings.coder_server,
             limit=limit,
         )
     )
@@ -588,6 +593,7 @@ def code_encounters_command(
         "database": with_stores.database,
         "cache_folder": _cache_folder(with_stores),
         "note_model": with_stores.settings.note_model,
+        "server": with_stores.settings.coder_server,
         "pace": Pace.of_lease(with_stores.settings.claim_seconds),
         "max_quarantined_share": with_stores.settings.max_quarantined_share,
     }
@@ -664,6 +670,7 @@ def code(source: Any, kind: Any, on: datetime | None, model_id: str | None, poli
         database=with_stores.database,
         cache_folder=_cache_folder(with_stores),
         note_model=with_stores.settings.note_model,
+        server=with_stores.settings.coder_server,
         policy=policy,
     )
     if output_format == "jsonl":

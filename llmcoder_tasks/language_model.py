@@ -243,11 +243,6 @@ class ModelServer:
         with self._connection.errors("content of a file", is_service=True):
             return self._client.files.content(file_id, timeout=_UPLOAD_SECONDS).text.splitlines()
 
-    def verify_tunes(self) -> None:
-        """Raise NotOffered where the server does not fine-tune, or not for this key."""
-        with self._connection.errors("fine-tuning jobs", is_service=True):
-            self._client.fine_tuning.jobs.list(limit=1)
-
     def list_jobs(self) -> list[TuningJob]:
         """Every fine-tuning job, the newest first."""
         with self._connection.errors("fine-tuning jobs", is_service=True):

@@ -1,8 +1,8 @@
 """How a text becomes a prompt and how codes become an answer, byte for byte: one place for training, judging and coding.
 
-Three forms. `compact` is for a model trained from nothing on its own vocabulary: the prompt is the text in lower case, and an answer
-is one token for the category and one for each further character. `chat` is for a pretrained language model that answers in words.
-Messages are for a model behind a server: instructions and question apart, the answer as JSON of CODES_SCHEMA.
+`compact` is for a model trained from nothing on its own vocabulary: the prompt is the text in lower case, an answer is one token
+for the category and one for each further character. `chat` is for a pretrained language model that answers in words. Messages are
+for a model behind a server: instructions and question apart, the answer as JSON of CODES_SCHEMA.
 
     compact   type 2 diabetes mellitus; gout<|answer|><|E11|><|.9|><|;|><|M10|><|.9|><|end|>
     chat      Diagnosis: Type 2 diabetes mellitus; gout\\nICD-10-CM codes: E11.9, M10.9
@@ -42,8 +42,8 @@ CODES_SCHEMA: dict[str, Any] = {
     "required": ["codes"],
     "additionalProperties": False,
 }
-"""What an answer looks like. No list of codes, of which there are 74,719, and no pattern: servers compile a schema anew for each other
-one, and some take neither for models that they fine-tuned. What comes out is held against the release."""
+"""What an answer looks like. No list of codes, of which there are 74,719, and no pattern: servers compile each
+other schema anew, and some take neither for models that they fine-tuned. What comes out is held against the release."""
 
 _CATEGORY_LENGTH = 3
 _PIECE = re.compile(r"<\|(?:\.(?P<character>[0-9A-Z])|(?P<category>[0-9A-Z]{3}))\|>")

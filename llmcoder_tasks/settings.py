@@ -33,7 +33,7 @@
 | LLMCODER_CODER_LLM_AGREEMENT | host of that URL, where an agreement covers sending patient text there | for this machine none |
 | LLMCODER_CODER_LLM_BATCH_FROM | from how many questions at once its Batch API is used, for texts of our own making alone | never |
 | LLMCODER_TRAIN_PRICE | what a million trained tokens cost there, in any currency | unknown |
-| LLMCODER_TRAIN_MAX_COST | what one stage of training may cost there by the estimate, in the same; needed for other machines | the recipe's |
+| LLMCODER_TRAIN_MAX_COST | most that one stage of training there may cost, in the same; other machines need it | the recipe's |
 """
 
 from __future__ import annotations

@@ -15,12 +15,13 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from threading import Lock
+from typing import Any
 
 from llmcoder_tasks.errors import LanguageModelError, NotOffered, QuestionRefused, SettingsError
 from llmcoder_tasks.kept_lines import KeptLines
-from llmcoder_tasks.language_model import Answer, LanguageModelClient
+from llmcoder_tasks.language_model import Answer, LanguageModelClient, render_request
 from llmcoder_tasks.progress import track
 from llmcoder_tasks.prompt import CODES_SCHEMA, INSTRUCTIONS, parse_codes_json, render_question
 from llmcoder_tasks.settings import CoderServer
@@ -114,7 +115,6 @@ class ServerAnswers:
         self._client = LanguageModelClient(self.model, timeout_seconds=TIMEOUT_SECONDS, retries=RETRIES, is_private=True)
         self._remembered: OrderedDict[str, Reply] = OrderedDict()
         self._kept: dict[Path, KeptReplies] = {}
-        self._lock = Lock()
         self._with_log_probability: bool | None = None
 
     @property
@@ -133,11 +133,12 @@ class ServerAnswers:
         kept = self._open_kept(folder) if folder is not None else None
         if kept is None and not self._server.covers_patients:
             raise SettingsError(
-                f"{self.model.name} would be sent phrases of patients to {self._server.host}: where an agreement covers that, say so "
-                f"by LLMCODER_CODER_LLM_AGREEMENT={self._server.host}; else put a model into service that runs in the house"
+                f"phrases of patients would be sent to {self._server.host}, to {self.model.name}: where an agreement covers that, "
+                f"say so by LLMCODER_CODER_LLM_AGREEMENT={self._server.host}; else put a model into service that runs in the house"
             )
         missing = {key_of(text): text for text in texts if self._find(key_of(text), kept) is None}
         if kept is not None and self._server.batch_from is not None and len(missing) >= self._server.batch_from:
+            self._find_form()
             self._ask_by_batch(missing, kept)
             missing = {key: text for key, text in missing.items() if self._find(key, kept) is None}
         self._ask_each(missing, kept)
@@ -158,7 +159,8 @@ class ServerAnswers:
         from llmcoder_tasks.model.server_batches import ask_by_batches
 
         try:
-            ask_by_batches(questions, server=self._server, model=self.model, set_id=self.set_id, kept=kept)
+            render = partial(self._render, SEED)
+            ask_by_batches(questions, server=self._server, model=self.model, set_id=self.set_id, kept=kept, render=render)
         except NotOffered as error:
             logger.warning("%s: the questions are asked one by one", error)
 
@@ -202,13 +204,19 @@ class ServerAnswers:
                 return reply
         return Reply(None, None)
 
+    def _render(self, seed: int, text: str) -> dict[str, Any]:
+        """The body of a question, as a line of a batch has it."""
+        return render_request(
+            self.model.name, INSTRUCTIONS, render_question(text), CODES_SCHEMA, seed, bool(self._with_log_probability)
+        )
+
     def _ask(self, text: str, seed: int, *, with_log_probability: bool) -> Answer:
         return self._client.ask(
             INSTRUCTIONS, render_question(text), CODES_SCHEMA, seed=seed, with_log_probability=with_log_probability
         )
 
     def _find_form(self) -> None:
-        """Ask a question that no server has a reason to refuse, to tell a server that tells no probabilities, or refuses everything."""
+        """Ask what no server has a reason to refuse: it may tell no probabilities, or refuse everything. Replies are alike then."""
         if self._with_log_probability is not None:
             return
         try:

@@ -11,15 +11,15 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from llmcoder_tasks.errors import LanguageModelError, WorkPending
-from llmcoder_tasks.language_model import Batch, ModelServer, read_batched_line, render_request
-from llmcoder_tasks.model.server_answers import SEED, KeptReplies, Reply, read_reply
+from llmcoder_tasks.language_model import Batch, ModelServer, read_batched_line
+from llmcoder_tasks.model.server_answers import KeptReplies, Reply, read_reply
 from llmcoder_tasks.progress import render_progress
-from llmcoder_tasks.prompt import CODES_SCHEMA, INSTRUCTIONS, render_question
 from llmcoder_tasks.settings import CoderServer, LanguageModel
 
 logger = logging.getLogger(__name__)
@@ -33,9 +33,15 @@ _ANSWERED = 200
 
 
 def ask_by_batches(
-    questions: Mapping[str, str], *, server: CoderServer, model: LanguageModel, set_id: str, kept: KeptReplies
+    questions: Mapping[str, str],
+    *,
+    server: CoderServer,
+    model: LanguageModel,
+    set_id: str,
+    kept: KeptReplies,
+    render: Callable[[str], Mapping[str, Any]],
 ) -> None:
-    """Keep the replies to `questions` (key to text), as far as batches give them.
+    """Keep the replies to `questions` (key to text), as far as batches give them; `render` makes the body of a text's question.
 
     Raises NotOffered where the server has no Batch API, LanguageModelError where a batch was refused, LanguageModelUnreachable when
     the server stays away (the next call goes on), WorkPending while a batch is under way and the server is not waited for.
@@ -48,7 +54,8 @@ def ask_by_batches(
             # What an earlier batch has been asked in vain is not asked by a batch again.
             if len(missing) >= (server.batch_from or 1):
                 for start in range(0, len(missing), MOST_QUESTIONS):
-                    _begin(service, {key: questions[key] for key in missing[start : start + MOST_QUESTIONS]}, model, set_id)
+                    bodies = {key: render(questions[key]) for key in missing[start : start + MOST_QUESTIONS]}
+                    _begin(service, bodies, model, set_id)
                 _collect(service, server, set_id, kept)
     finally:
         service.close()
@@ -62,19 +69,17 @@ def _only_one(path: Path) -> Iterator[None]:
         yield
 
 
-def _begin(service: ModelServer, questions: Mapping[str, str], model: LanguageModel, set_id: str) -> None:
+def _begin(service: ModelServer, bodies: Mapping[str, Mapping[str, Any]], model: LanguageModel, set_id: str) -> None:
     with tempfile.TemporaryDirectory(prefix="batch-") as folder:
         path = Path(folder) / f"llmcoder-{set_id}.jsonl"
-        path.write_text("".join(f"{line}\n" for line in _render_lines(questions, model)), encoding="utf-8")
+        path.write_text("".join(f"{line}\n" for line in _render_lines(bodies)), encoding="utf-8")
         file_id = service.upload_file(path, "batch")
     batch = service.create_batch(file_id, {SET_NAME: set_id})
-    logger.info("batch %s of %d questions is with %s", batch.batch_id, len(questions), model.url)
+    logger.info("batch %s of %d questions is with %s", batch.batch_id, len(bodies), model.url)
 
 
-def _render_lines(questions: Mapping[str, str], model: LanguageModel) -> Iterator[str]:
-    for key, text in questions.items():
-        # Without log-probabilities: one server that tells none would refuse every line.
-        body = render_request(model.name, INSTRUCTIONS, render_question(text), CODES_SCHEMA, SEED, False)
+def _render_lines(bodies: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for key, body in bodies.items():
         yield json.dumps({"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}, ensure_ascii=False)
 
 

@@ -1,8 +1,8 @@
 """A trained model behind a server that speaks the OpenAI API: vLLM in the house, OpenAI outside.
 
 A server tells what a model answers, and mostly not how likely it finds candidates that one names. So a candidate that the model
-names has the log-probability of its whole answer, where the server tells that, and 0 else; one that it does not name has a constant.
-`fit_coder` finds out what such agreement is worth beside the words, and what confidence it gives.
+names has the log-probability of its whole answer, where the server tells that, and 0 else; one that it does not name has a
+constant. `fit_coder` finds out what such agreement is worth beside the words, and what confidence it gives.
 """
 
 from __future__ import annotations

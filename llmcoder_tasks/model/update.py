@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from llmcoder_tasks.errors import TrainingError
 from llmcoder_tasks.icd10cm.changes import find_changed_codes
-from llmcoder_tasks.model.recipe import FULL_STAGES, UPDATE, Recipe, UpdateStage
+from llmcoder_tasks.model.recipe import FULL_STAGES, UPDATE, AnyRecipe, UpdateStage
 from llmcoder_tasks.records import parse_release_key
 
 Wanted = Literal["auto", "full", "update"]
@@ -42,7 +42,7 @@ def find_codes_to_learn(before: Mapping[str, str], after: Mapping[str, str]) -> 
     return find_changed_codes(before, after, no_conversions).to_learn
 
 
-def find_obstacle(recipe: Recipe, manifest: Mapping[str, Any], release_key: str) -> str | None:
+def find_obstacle(recipe: AnyRecipe, manifest: Mapping[str, Any], release_key: str) -> str | None:
     """Why a model with this manifest cannot be updated by a recipe on a dataset of a release; None where it can."""
     model_id, learnt = manifest["model_id"], str(manifest.get("release_key", ""))
     if UPDATE not in recipe.stages:
@@ -57,7 +57,7 @@ def find_obstacle(recipe: Recipe, manifest: Mapping[str, Any], release_key: str)
     return None
 
 
-def choose_way(wanted: Wanted, *, recipe: Recipe, release_key: str, base: Base | None) -> Way:
+def choose_way(wanted: Wanted, *, recipe: AnyRecipe, release_key: str, base: Base | None) -> Way:
     """Update the model in service or train in full.
 
     Args:
