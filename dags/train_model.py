@@ -9,7 +9,10 @@ waits for a person under *Required Actions*.
 
 ### On failure
 
-- **TrainingError**: the end of the training log stands above. Clear the task: training resumes from its last checkpoint. Of
+- **A deferred task**: not a failure. A server is at work (fine-tuning, a batch of questions); the task holds no slot, and goes on
+  by itself.
+- **TrainingError**: the end of the training log stands above. Clear the task: training resumes from its last checkpoint. Of a
+  recipe for a server: the message has the server's reason, or the ceiling of cost; nothing was spent unless it names a job. Of
   `choose_training`: the update that was asked for cannot be, and the message says why; run with `training` at `full`.
 - **RecipeError**: the recipe names an unknown key or value; the message names the nearest known one.
 - **ModelError**: a model folder is incomplete or altered. Clear the stage that wrote it.
@@ -54,6 +57,7 @@ def train_stage(stage: str, dataset: dict[str, str], base: dict[str, str] | None
         database=stores.database,
         work_folder=stores.settings.home / "work",
         processes=stores.settings.training_processes,
+        server=stores.settings.coder_server_without_waiting,
     )
 
 
@@ -130,15 +134,17 @@ def train_model() -> None:
         key = require_key(dag_run, params, "dataset_id")
         return DatasetRef(key, connect().storage.uri_of(f"datasets/{key}"))
 
-    @llmcoder_task(execution_timeout=timedelta(days=2), **GPU)
+    @llmcoder_task(waits=True, execution_timeout=timedelta(days=2), **GPU)
     def train_stage_one(dataset: dict[str, str], *, params: Any = None) -> Any:
         return train_stage("stage_one", dataset, None, params["recipe"])
 
-    @llmcoder_task(execution_timeout=timedelta(days=2), **GPU)
+    @llmcoder_task(waits=True, execution_timeout=timedelta(days=2), **GPU)
     def train_stage_two(dataset: dict[str, str], base: dict[str, str], *, params: Any = None) -> Any:
         return train_stage("stage_two", dataset, base, params["recipe"])
 
-    @llmcoder_task(task_id="fit_coder", trigger_rule="none_failed_min_one_success", execution_timeout=timedelta(hours=6), **GPU)
+    @llmcoder_task(
+        task_id="fit_coder", waits=True, trigger_rule="none_failed_min_one_success", execution_timeout=timedelta(hours=6), **GPU
+    )
     def fit(dataset: dict[str, str], trained: dict[str, str] | None, updated: dict[str, str] | None) -> Any:
         from llmcoder_tasks.steps.fit_coder import fit_coder
 
@@ -150,6 +156,7 @@ def train_model() -> None:
             storage=stores.storage,
             database=stores.database,
             cache_folder=cache_folder,
+            server=stores.settings.coder_server_without_waiting,
         )
 
     @llmcoder_task(task_id="fit_selection", reads_notes=True, execution_timeout=timedelta(hours=6), **GPU)
@@ -158,9 +165,15 @@ def train_model() -> None:
 
         stores = connect()
         cache_folder = stores.settings.home / "cache"
-        return fit_selection(ModelRef(**model), storage=stores.storage, database=stores.database, cache_folder=cache_folder)
+        return fit_selection(
+            ModelRef(**model),
+            storage=stores.storage,
+            database=stores.database,
+            cache_folder=cache_folder,
+            server=stores.settings.coder_server,
+        )
 
-    @llmcoder_task(task_id="evaluate_model", execution_timeout=timedelta(hours=6), **GPU)
+    @llmcoder_task(task_id="evaluate_model", waits=True, execution_timeout=timedelta(hours=6), **GPU)
     def evaluate(model: dict[str, str], dataset: dict[str, str], *, params: Any = None) -> Any:
         from llmcoder_tasks.steps.evaluate_model import evaluate_model
 
@@ -172,6 +185,7 @@ def train_model() -> None:
             database=stores.database,
             cache_folder=stores.settings.home / "cache",
             limit=params["evaluation_limit"],
+            server=stores.settings.coder_server_without_waiting,
         )
 
     @llmcoder_task(task_id="judge_model")

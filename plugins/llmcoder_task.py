@@ -2,6 +2,7 @@
 
 - A step's reference goes into XCom as a plain dictionary, an id and a URI.
 - An LLMCoderError becomes its one line. One that a retry cannot cure fails the task at once.
+- A task that a server may keep waiting says `waits=True`: it gives its slot away meanwhile, and is then called again.
 - A task that reads notes says `reads_notes=True`: an error that nobody expected is then reported by type and place alone,
   because its message may quote a patient.
 """
@@ -16,9 +17,11 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import task
+from airflow.sdk.bases.decorator import task_decorator_factory
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from llmcoder_server import WaitingOperator, defer
 
-from llmcoder_tasks.errors import LLMCoderError
+from llmcoder_tasks.errors import LLMCoderError, WorkPending
 
 TASK_DEFAULTS: dict[str, Any] = {
     "owner": "llmcoder",
@@ -34,7 +37,9 @@ GPU: dict[str, Any] = {"pool": "gpu_pool", "queue": "gpu"}
 """Where a task runs that wants the accelerator for itself. LocalExecutor ignores the queue."""
 
 
-def llmcoder_task(*, reads_notes: bool = False, chooses: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+def llmcoder_task(
+    *, reads_notes: bool = False, chooses: bool = False, waits: bool = False, **options: Any
+) -> Callable[[Callable[..., Any]], Any]:
     """Decorate a function as a task. `options` are those of `airflow.sdk.task`. What `chooses` returns the id of the next task."""
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -42,6 +47,10 @@ def llmcoder_task(*, reads_notes: bool = False, chooses: bool = False, **options
         def run_step(*args: Any, **kwargs: Any) -> Any:
             try:
                 return _to_xcom(function(*args, **kwargs))
+            except WorkPending as pending:
+                if waits:
+                    raise defer(pending) from None
+                raise to_airflow_error(pending) from None
             except LLMCoderError as error:
                 raise to_airflow_error(error) from None
             except AirflowException:
@@ -51,6 +60,8 @@ def llmcoder_task(*, reads_notes: bool = False, chooses: bool = False, **options
                     raise
                 raise AirflowException(_describe_place(error)) from None
 
+        if waits:
+            return task_decorator_factory(decorated_operator_class=WaitingOperator, **options)(run_step)
         return (task.branch if chooses else task)(**options)(run_step)
 
     return decorate

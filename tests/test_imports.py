@@ -18,7 +18,18 @@ from llmcoder_tasks.settings import PROJECT_FOLDER
 
 PACKAGE = "llmcoder_tasks"
 NOUNS = {"icd10cm", "dataset", "model", "coding", "evaluation"}
-GROUND = {"errors", "records", "settings", "storage", "database", "connections", "progress", "prompt", "language_model"}
+GROUND = {
+    "errors",
+    "records",
+    "settings",
+    "storage",
+    "database",
+    "connections",
+    "progress",
+    "prompt",
+    "language_model",
+    "kept_lines",
+}
 FACES = {"cli", "__main__", "demo", "services"}
 
 MAY_IMPORT = {

@@ -44,7 +44,7 @@ from llmcoder_tasks.evaluation.scorecard import (
 )
 from llmcoder_tasks.evaluation.suites import Suite, hash_suites, read_suites
 from llmcoder_tasks.icd10cm.code_set import CodeSet, read_code_set
-from llmcoder_tasks.model.backend import open_model, open_untrained
+from llmcoder_tasks.model.backend import CodingModel, FreeWriter, open_model, open_untrained
 from llmcoder_tasks.model.manifest import MANIFEST_NAME, fetch_model, read_stored_manifest
 from llmcoder_tasks.model.server_answers import made_up_texts
 from llmcoder_tasks.progress import record_step, track
@@ -269,6 +269,7 @@ class _Evaluation:
         for row in track(rows, "evaluating", total=len(CODERS) if breadth else len(CODERS) - 1, unit="coders"):
             started = time.monotonic()
             with made_up_texts(self.cache_folder / "answers"):
+                row.prepare(suites)
                 for suite in suites:
                     outcomes += row.score(suite, known_codes=known_codes)
                 if breadth and row.coder in (IN_SERVICE, CANDIDATE):
@@ -365,7 +366,7 @@ def _open_rows(
     *_, folder = stages.values()
     untrained = open_untrained(folder, opener.server)
     answer = partial(untrained.predict, trie=None)
-    yield CoderRow("untrained", answer, answer, min(limit, UNTRAINED_LIMIT))
+    yield CoderRow("untrained", answer, answer, min(limit, UNTRAINED_LIMIT), _ask_ahead(untrained))
     coder = Coder.open(folder, code_set, fit=fit, selection=selection, note_model=opener.note_model, server=opener.server)
     words_alone = Coder(code_set, index=coder.index, fit=fit)
     yield CoderRow("lexical", coder.predict_lexical, _note_predictor(words_alone), limit)
@@ -373,10 +374,14 @@ def _open_rows(
         model = open_model(path, opener.server)
         trie = model.allow(code.code for code in code_set.billable)
         # A model alone answers a note as one long phrase, from the note's beginning.
-        yield CoderRow(stage, ModelAlone(model, trie).predict, partial(model.predict, trie=trie), limit)
+        yield CoderRow(stage, ModelAlone(model, trie).predict, partial(model.predict, trie=trie), limit, _ask_ahead(model))
     if open_in_service is not None:
         yield open_in_service()
     yield CoderRow("together", coder.predict_together, _note_predictor(coder), limit)
+
+
+def _ask_ahead(model: CodingModel) -> Predictor | None:
+    return model.read_codes if isinstance(model, FreeWriter) else None
 
 
 def _note_predictor(coder: Coder) -> Predictor:

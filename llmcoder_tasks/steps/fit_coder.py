@@ -62,8 +62,9 @@ def fit_coder(
 ) -> ModelRef:
     """Fit on the validation split and write `coders/<model_id>/coder.json`; the same model, dataset and limit change nothing.
 
-    `open_model` opens a model folder (default: as the folder says, `server` being where a model is that it only names). Raises DatasetError when the dataset has no validation items,
-    ModelError when the model's files are altered.
+    `open_model` opens a model folder (default: as the folder says, `server` being where a model is that it only names). Raises
+    DatasetError when the dataset has no validation items, ModelError when the model's files are altered, WorkPending while a batch
+    of questions is under way at a server that is not waited for.
     """
     fingerprint = _fingerprint(FIT_VERSION, model.model_id, dataset.dataset_id, items_of_a_scenario)
     key = f"coders/{model.model_id}/{CODER_NAME}"

@@ -133,15 +133,20 @@ def _train_at_server(
                     on=datetime.now(UTC).date(),
                     folder=folder,
                 )
-                facts: dict[str, Any] = {
+                facts = {
                     "model_id": model_id,
                     "stage": stage,
                     "recipe": recipe.name,
                     "recipe_settings": recipe.to_dict(),
+                    "seed": recipe.seed,
+                    "code_version": __version__,
+                    "figures": figures,
+                    "release_key": manifest.release_key,
+                    "dataset_id": dataset.dataset_id,
+                    "base_model_id": base.model_id if base else None,
+                    "base_weights": recipe.base_model,
                 }
-                facts |= {"seed": recipe.seed, "code_version": __version__, "figures": figures, "base_weights": recipe.base_model}
-                facts |= {"release_key": manifest.release_key, "dataset_id": dataset.dataset_id}
-                write_manifest(folder, facts | {"base_model_id": base.model_id if base else None})
+                write_manifest(folder, facts)
                 storage.publish_folder(folder, f"training/{model_id}", last=MANIFEST_NAME)
         stored = read_stored_manifest(storage, ref.uri)
         _record(database, ref, stored, "")
