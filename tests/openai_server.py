@@ -1,8 +1,8 @@
 """A server on this machine that speaks OpenAI's API: models, files, fine-tuning jobs, batches and chat completions, strictly.
 
-Bodies are held against the types of the `openai` library, training and batch files are read line by line, schemas against the rules of
-structured output: what the vendor would refuse is refused. A fine-tuned model really learns: it answers a text by the nearest text of
-its training file, and one that was trained further knows both files. `faults` make it misbehave.
+Bodies are held against the types of the `openai` library, training and batch files are read line by line, schemas against the rules
+of structured output: what the vendor would refuse is refused. A fine-tuned model really learns: it answers a text by the nearest
+text of its training file, and one that was trained further knows both files. `faults` make it misbehave.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.parser import BytesParser
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from typing import Any
@@ -132,7 +133,7 @@ class FakeOpenAI:
             "id": name, "object": "fine_tuning.job", "created_at": len(self.jobs), "model": body["model"], "organization_id": "org",
             "result_files": [], "seed": body["seed"], "status": "validating_files", "training_file": body["training_file"],
             "metadata": body.get("metadata"), "method": body["method"], "fine_tuned_model": None, "error": None,
-            "finished_at": None, "trained_tokens": None, "validation_file": None, "hyperparameters": body["method"]["supervised"]["hyperparameters"],
+            "finished_at": None, "trained_tokens": None, "validation_file": None, "hyperparameters": {},
             "learnt": learnt, "suffix": body.get("suffix", ""), "polls": 0,
         }  # fmt: skip
         return _shown(self.jobs[name])
@@ -268,17 +269,18 @@ def _batched(row: Mapping[str, Any], status: int, body: Mapping[str, Any]) -> di
     }
 
 
+@cache
+def _adapter(shape: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(shape)
+
+
 def _verify(shape: Any, body: Any) -> None:
-    if unknown := set(body) - set(shape.__annotations__) - set(getattr(shape, "__mro__", ())) - _inherited(shape):
+    if unknown := set(body) - shape.__required_keys__ - shape.__optional_keys__:
         raise Refusal(400, f"unknown {', '.join(sorted(unknown))}")
     try:
-        TypeAdapter(shape).validate_python(body)
+        _adapter(shape).validate_python(body)
     except ValidationError as error:
         raise Refusal(400, f"{shape.__name__}: {error.errors()[0]['loc']} {error.errors()[0]['msg']}") from None
-
-
-def _inherited(shape: Any) -> set[str]:
-    return set(shape.__required_keys__) | set(shape.__optional_keys__)
 
 
 def _verify_strict(schema: Any) -> None:

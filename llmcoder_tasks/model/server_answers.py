@@ -96,8 +96,9 @@ class KeptReplies:
         return self._replies.get(key)
 
     def add(self, key: str, reply: Reply) -> None:
-        """Keep a reply: on disk before the call returns."""
-        self._lines.append([{"key": key, "codes": reply.codes, "log_probability": reply.log_probability}])
+        """Keep a reply: whoever ends this process, it is paid for once."""
+        row = {"key": key, "codes": reply.codes, "log_probability": reply.log_probability}
+        self._lines.append([row], is_synced=False)
         self._replies[key] = reply
 
     def close_batch(self, batch_id: str) -> None:
