@@ -56,6 +56,12 @@ class Pupil:
     """A model: what it learnt, text to answer."""
 
     learnt: dict[str, str]
+    _texts: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for text in self.learnt:
+            for word in set(text.lower().split()):
+                self._texts.setdefault(word, []).append(text)
 
     def answer(self, text: str) -> str:
         """The answer of the nearest text that it learnt; nonsense where it learnt nothing or the text is like none of them."""
@@ -64,7 +70,9 @@ class Pupil:
         parts = [part for part in re.split(r"; |, | and |\n", text) if part in self.learnt]
         if len(parts) > 1:
             return json.dumps({"codes": [code for part in parts for code in json.loads(self.learnt[part])["codes"]]})
-        near = process.extractOne(text, self.learnt.keys(), scorer=fuzz.token_sort_ratio, score_cutoff=55) if self.learnt else None
+        found = sorted((self._texts[word] for word in set(text.lower().split()) & self._texts.keys()), key=len)
+        choices = [choice for texts in found[:3] for choice in texts[:200]]
+        near = process.extractOne(text, choices, scorer=fuzz.token_sort_ratio, score_cutoff=55)
         return self.learnt[near[0]] if near else '{"codes":["Z99.999"]}'
 
 

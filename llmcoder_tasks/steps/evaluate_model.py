@@ -217,7 +217,8 @@ class _Evaluation:
         )
         evidence = Evidence(
             titles={code.code: code.long_title for code in code_set.codes},
-            curves={stage: read_curve(folder / CURVE_NAME) for stage, folder in stages.items()},
+            # A model behind a server has none of ours.
+            curves={stage: read_curve(folder / CURVE_NAME) for stage, folder in stages.items() if (folder / CURVE_NAME).is_file()},
             reliability=[ReliabilityBin(entry.confidence, entry.accuracy, entry.n) for entry in fit.together.reliability],
         )
         self._write(scorecard, outcomes, evidence)
