@@ -279,7 +279,7 @@ def _published_model(with_stores: Connections, model_id: str | None) -> ModelRef
 @click.option("--recipe", "recipe_name", help="Name of a recipe, or a YAML file; default: LLMCODER_RECIPE.")
 @click.option("--from", "base_model_id", help="The model that stage two or an update starts from.")
 def train_model_command(dataset_id: str, stage: str, recipe_name: str | None, base_model_id: str | None) -> None:
-    """Train one stage of a recipe on a dataset.
+    """Train one stage of a recipe on a dataset: here, or at the server of LLMCODER_CODER_LLM_URL where the recipe says so.
 
     Example: llmcoder train-model DATASET --stage stage_two --from MODEL
     """
@@ -299,6 +299,7 @@ def train_model_command(dataset_id: str, stage: str, recipe_name: str | None, ba
             work_folder=settings.home / "work",
             processes=settings.training_processes,
             server=settings.coder_server,
+            report=lambda line: click.echo(line, err=True),
         )
     )
 

@@ -14,7 +14,7 @@ import logging
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -120,10 +120,16 @@ class TuningJobs:
     """The fine-tuning jobs of one model: at the server and in the database."""
 
     def __init__(
-        self, model_id: str, server: CoderServer, service: ModelServer, database: Database, estimate: TrainingEstimate
+        self,
+        model_id: str,
+        server: CoderServer,
+        service: ModelServer,
+        database: Database,
+        estimate: TrainingEstimate,
+        report: Callable[[str], None],
     ) -> None:
         self.model_id, self.server, self.service, self.database = model_id, server, service, database
-        self.estimate = estimate
+        self.estimate, self.report = estimate, report
 
     def find(self) -> TuningJob | None:
         """The job that trains the model, or has trained it, wherever that is known.
@@ -153,7 +159,7 @@ class TuningJobs:
             if not self.server.waits:
                 message = f"fine-tuning job {job.job_id} is under way at {self.server.url}: come again later"
                 raise WorkPending("job", job.job_id, message)
-            logger.info("%s: %s", self.model_id, render_job(job))
+            self.report(f"{self.model_id}: {render_job(job)}")
             time.sleep(POLL_SECONDS)
             try:
                 job, seen = self.service.read_job(job.job_id), time.monotonic()
@@ -255,11 +261,12 @@ def train_at_server(
     database: Database,
     on: date,
     folder: Path,
+    report: Callable[[str], None],
 ) -> dict[str, Any]:
     """Have the server train `base` on the lines of a training file; write the files of the model folder, and return its figures.
 
-    `on` is the day by which the server's models are judged. Raises TrainingError, with the reason, before anything is sent or spent
-    where it can be known by then; WorkPending and LanguageModelUnreachable where the same call later goes on.
+    `on` is the day by which the server's models are judged; `report` gets the estimate, and how the job stands. Raises
+    TrainingError, with the reason, before anything is sent or spent where it can be known by then; WorkPending and LanguageModelUnreachable where the same call later goes on.
     """
     service = ModelServer(server.model(base))
     try:
@@ -268,10 +275,10 @@ def train_at_server(
             ServedName(base, recipe.base_model).write(folder)
             return {"examples": 0, "epochs": 0, "trained_tokens": 0}
         estimate = TrainingEstimate.of(lines, stage.epochs, server.train_price)
-        jobs = TuningJobs(model_id, server, service, database, estimate)
+        jobs = TuningJobs(model_id, server, service, database, estimate, report)
         job = jobs.find()
         if job is None:
-            logger.info("%s: %s", model_id, estimate.render())
+            report(f"{model_id}: {estimate.render()}")
             verify_model(service, base, on, is_trained=True)
             estimate.verify_ceiling(server.max_cost if server.max_cost is not None else recipe.max_cost, server)
             job = jobs.begin(recipe, stage, base, _upload(service, lines, model_id))

@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -53,20 +53,21 @@ def train_model(
     work_folder: Path,
     processes: int | None,
     server: CoderServer | None = None,
+    report: Callable[[str], None] = logger.info,
 ) -> ModelRef:
     """Train `stage` of `recipe`; stage two starts from `base`, the model of stage one, an update from one of an earlier release.
 
     The model's id is a fingerprint of dataset, recipe, stage and base: the same call again finds the model trained and returns at
     once, and after a kill it goes on from the last checkpoint in `work_folder`. `processes` (None: as the recipe says) changes how
     fast a model is trained, not which steps it takes, and is no part of the id. A recipe for a server is trained there, by
-    one paid job, whatever is retried.
+    one paid job, whatever is retried; `report` gets its cost before it begins, and how it stands.
 
     Raises TrainingError when the run does not reach its end, TrainingInterrupted when a retry may go on, WorkPending while a server
     is at work that is not waited for; nothing is published then.
     """
     _verify_stage(stage, base, recipe)
     if isinstance(recipe, ServerRecipe):
-        return _train_at_server(dataset, recipe, stage, base, storage, database, work_folder, server)
+        return _train_at_server(dataset, recipe, stage, base, storage, database, work_folder, server, report)
     release_key = read_manifest(storage, dataset.uri).release_key
     base_release = _read_base_release(base, recipe, release_key, storage) if base and stage == UPDATE else None
     model_id = make_model_id(release_key, dataset.dataset_id, recipe, stage, base)
@@ -106,6 +107,7 @@ def _train_at_server(
     database: Database,
     work_folder: Path,
     server: CoderServer | None,
+    report: Callable[[str], None],
 ) -> ModelRef:
     """`train_model` by a server. Its job, and not this process, is what must not be lost: there is no folder to resume from."""
     if server is None:
@@ -132,6 +134,7 @@ def _train_at_server(
                     database=database,
                     on=datetime.now(UTC).date(),
                     folder=folder,
+                    report=report,
                 )
                 facts = {
                     "model_id": model_id,

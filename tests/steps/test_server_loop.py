@@ -1,4 +1,4 @@
-"""The whole loop with a model behind a server, on five hundred codes: trained, fitted, judged, promoted, and a night coded by it."""
+"""The whole loop with a model behind a server, on five hundred codes: trained, fitted, judged, promoted; and a night coded."""
 
 from __future__ import annotations
 
