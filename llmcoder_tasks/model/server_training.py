@@ -266,7 +266,8 @@ def train_at_server(
     """Have the server train `base` on the lines of a training file; write the files of the model folder, and return its figures.
 
     `on` is the day by which the server's models are judged; `report` gets the estimate, and how the job stands. Raises
-    TrainingError, with the reason, before anything is sent or spent where it can be known by then; WorkPending and LanguageModelUnreachable where the same call later goes on.
+    TrainingError, with the reason, before anything is sent or spent where it can be known by then; WorkPending and
+    LanguageModelUnreachable where the same call later goes on.
     """
     service = ModelServer(server.model(base))
     try:

@@ -20,10 +20,7 @@ from llmcoder_tasks.prompt import render_training_line
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
     with serve_openai() as fake:
-        lines = [
-            f'{{"messages": [{{"role": "user", "content": "{n}"}}, {{"role": "assistant", "content": "x"}}]}}' for n in range(10)
-        ]
-        fake.add_file("x.jsonl", "fine-tune", "\n".join(lines).encode())
+        fake.add_file("x.jsonl", "fine-tune", "\n".join([render_training_line("gout", ["M109"])] * 10).encode())
         method = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1}}}
         fake.create_job({"model": "gpt-4o-mini-2024-07-18", "training_file": "file-1", "seed": 1, "method": method})
         monkeypatch.setenv("LLMCODER_CODER_LLM_URL", fake.url)
