@@ -132,6 +132,7 @@ def code_encounters() -> None:
             database=stores.database,
             cache_folder=stores.settings.home / "cache",
             note_model=stores.settings.note_model,
+            server=stores.settings.coder_server,
             pace=Pace.of_lease(stores.settings.claim_seconds),
         )
 

@@ -10,7 +10,10 @@ waits for a person under *Required Actions*.
 
 ### On failure
 
-- **TrainingError**: the end of the training log stands above. Clear the task: training resumes from its last checkpoint. Of
+- **A deferred task**: not a failure. A server is at work (fine-tuning, a batch of questions); the task holds no slot, and goes on
+  by itself.
+- **TrainingError**: the end of the training log stands above. Clear the task: training resumes from its last checkpoint. Of a
+  recipe for a server: the message has the server's reason, or the ceiling of cost; nothing was spent unless it names a job. Of
   `choose_training`: the update that was asked for cannot be, and the message says why; run with `training` at `full`.
 - **RecipeError**: the recipe names an unknown key or value; the message names the nearest known one.
 - **ModelError**: a model folder is incomplete or altered. Clear the stage that wrote it.
@@ -57,6 +60,7 @@ def train_stage(stage: str, dataset: dict[str, str], base: dict[str, str] | None
         database=stores.database,
         work_folder=stores.settings.home / "work",
         processes=stores.settings.training_processes,
+        server=stores.settings.coder_server_without_waiting,
     )
 
 
@@ -146,18 +150,19 @@ def train_model() -> None:
         key = require_key(dag_run, params, "dataset_id")
         return DatasetRef(key, connect().storage.uri_of(f"datasets/{key}"))
 
-    @llmcoder_task(task_display_name="Train stage one: all titles", execution_timeout=timedelta(days=2), **GPU)
+    @llmcoder_task(task_display_name="Train stage one: all titles", waits=True, execution_timeout=timedelta(days=2), **GPU)
     def train_stage_one(dataset: dict[str, str], *, params: Any = None) -> Any:
         """Every billable code by its title."""
         return train_stage("stage_one", dataset, None, params["recipe"])
 
-    @llmcoder_task(task_display_name="Train stage two: variations", execution_timeout=timedelta(days=2), **GPU)
+    @llmcoder_task(task_display_name="Train stage two: variations", waits=True, execution_timeout=timedelta(days=2), **GPU)
     def train_stage_two(dataset: dict[str, str], base: dict[str, str], *, params: Any = None) -> Any:
         """Variations of every title, from where stage one ended."""
         return train_stage("stage_two", dataset, base, params["recipe"])
 
     @llmcoder_task(
         task_id="fit_coder",
+        waits=True,
         task_display_name="Fit weights and threshold",
         trigger_rule="none_failed_min_one_success",
         execution_timeout=timedelta(hours=6),
@@ -175,6 +180,7 @@ def train_model() -> None:
             storage=stores.storage,
             database=stores.database,
             cache_folder=cache_folder,
+            server=stores.settings.coder_server_without_waiting,
         )
 
     @llmcoder_task(
@@ -190,10 +196,17 @@ def train_model() -> None:
 
         stores = connect()
         cache_folder = stores.settings.home / "cache"
-        return fit_selection(ModelRef(**model), storage=stores.storage, database=stores.database, cache_folder=cache_folder)
+        return fit_selection(
+            ModelRef(**model),
+            storage=stores.storage,
+            database=stores.database,
+            cache_folder=cache_folder,
+            server=stores.settings.coder_server,
+        )
 
     @llmcoder_task(
         task_id="evaluate_model",
+        waits=True,
         task_display_name="Write the scorecard",
         links=[ScorecardLink()],
         execution_timeout=timedelta(hours=6),
@@ -211,6 +224,7 @@ def train_model() -> None:
             database=stores.database,
             cache_folder=stores.settings.home / "cache",
             limit=params["evaluation_limit"],
+            server=stores.settings.coder_server_without_waiting,
         )
 
     @llmcoder_task(task_id="judge_model", task_display_name="Judge it by the gate", links=[ScorecardLink()])

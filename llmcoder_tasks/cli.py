@@ -280,7 +280,7 @@ def _published_model(with_stores: Connections, model_id: str | None) -> ModelRef
 @click.option("--recipe", "recipe_name", help="Name of a recipe, or a YAML file; default: LLMCODER_RECIPE.")
 @click.option("--from", "base_model_id", help="The model that stage two or an update starts from.")
 def train_model_command(dataset_id: str, stage: str, recipe_name: str | None, base_model_id: str | None) -> None:
-    """Train one stage of a recipe on a dataset.
+    """Train one stage of a recipe on a dataset: here, or at the server of LLMCODER_CODER_LLM_URL where the recipe says so.
 
     Example: llmcoder train-model DATASET --stage stage_two --from MODEL
     """
@@ -299,6 +299,8 @@ def train_model_command(dataset_id: str, stage: str, recipe_name: str | None, ba
             database=with_stores.database,
             work_folder=settings.home / "work",
             processes=settings.training_processes,
+            server=settings.coder_server,
+            report=lambda line: click.echo(line, err=True),
         )
     )
 
@@ -321,6 +323,7 @@ def fit_coder_command(model_id: str, dataset_id: str) -> None:
             storage=with_stores.storage,
             database=with_stores.database,
             cache_folder=_cache_folder(with_stores),
+            server=with_stores.settings.coder_server,
         )
     )
 
@@ -348,6 +351,7 @@ def fit_selection_command(model_id: str, notes_file: Path | None) -> None:
             database=with_stores.database,
             cache_folder=_cache_folder(with_stores),
             notes_file=notes_file,
+            server=with_stores.settings.coder_server,
         )
     )
 
@@ -387,6 +391,7 @@ def _evaluate_suite(with_stores: Connections, suite: Path, model_id: str | None,
         database=with_stores.database,
         cache_folder=_cache_folder(with_stores),
         note_model=with_stores.settings.note_model,
+        server=with_stores.settings.coder_server,
     )
     Console().print(render_suite_result(result))
 
@@ -433,6 +438,7 @@ def evaluate_model_command(
             database=with_stores.database,
             cache_folder=_cache_folder(with_stores),
             note_model=with_stores.settings.note_model,
+            server=with_stores.settings.coder_server,
             limit=limit,
         )
     )
@@ -591,6 +597,7 @@ def code_encounters_command(
         "database": with_stores.database,
         "cache_folder": _cache_folder(with_stores),
         "note_model": with_stores.settings.note_model,
+        "server": with_stores.settings.coder_server,
         "pace": Pace.of_lease(with_stores.settings.claim_seconds),
         "max_quarantined_share": with_stores.settings.max_quarantined_share,
     }
@@ -667,6 +674,7 @@ def code(source: Any, kind: Any, on: datetime | None, model_id: str | None, poli
         database=with_stores.database,
         cache_folder=_cache_folder(with_stores),
         note_model=with_stores.settings.note_model,
+        server=with_stores.settings.coder_server,
         policy=policy,
     )
     if output_format == "jsonl":

@@ -14,7 +14,10 @@
     ├── DatasetError             examples could not be made or read
     │   └── ExpectationsFailed   a Great Expectations suite found broken rows
     ├── LanguageModelError       the server of a language model refused a request
-    │   └── LanguageModelUnreachable  no answer, or too many requests: worth a retry
+    │   ├── LanguageModelUnreachable  no answer, or too many requests: worth a retry
+    │   ├── QuestionRefused      one question was refused, others may be answered
+    │   └── NotOffered           the server has no such service, or not for this key
+    ├── WorkPending              a server is still at work: the same call later finds it done
     ├── RecipeError              a recipe is malformed
     ├── TrainingError            a training run did not reach its end
     │   └── TrainingInterrupted  its processes were ended from outside: worth a retry, which goes on from the last checkpoint
@@ -33,6 +36,7 @@ same call may succeed later; bad input is never retryable.
 from __future__ import annotations
 
 import traceback
+from typing import Literal
 
 
 class LLMCoderError(Exception):
@@ -116,6 +120,26 @@ class LanguageModelUnreachable(LanguageModelError):
 
 class QuestionRefused(LanguageModelError):
     """The server of a language model refused one question: too long, or not to its liking. Others may be answered."""
+
+
+class NotOffered(LanguageModelError):
+    """The server has no such service, or keeps it from this key."""
+
+
+class WorkPending(LLMCoderError):
+    """A server is still at work on what was asked of it: the same call finds the result later, and asks for nothing twice.
+
+    Attributes:
+        kind: `job` (fine-tuning) or `batch`.
+        work_id: its id at the server.
+    """
+
+    retryable = True
+
+    def __init__(self, kind: Literal["job", "batch"], work_id: str, message: str) -> None:
+        self.kind = kind
+        self.work_id = work_id
+        super().__init__(message)
 
 
 class RecipeError(LLMCoderError):

@@ -1,10 +1,12 @@
 """How a text becomes a prompt and how codes become an answer, byte for byte: one place for training, judging and coding.
 
-Two forms. `compact` is for a model trained from nothing on its own vocabulary: the prompt is the text in lower case, and an answer
-is one token for the category and one for each further character. `chat` is for a pretrained language model that answers in words.
+`compact` is for a model trained from nothing on its own vocabulary: the prompt is the text in lower case, an answer is one token
+for the category and one for each further character. `chat` is for a pretrained language model that answers in words. Messages are
+for a model behind a server: instructions and question apart, the answer as JSON of CODES_SCHEMA.
 
     compact   type 2 diabetes mellitus; gout<|answer|><|E11|><|.9|><|;|><|M10|><|.9|><|end|>
     chat      Diagnosis: Type 2 diabetes mellitus; gout\\nICD-10-CM codes: E11.9, M10.9
+    messages  Type 2 diabetes mellitus; gout        {"codes":["E11.9","M10.9"]}
 
 A category that the compact vocabulary does not hold (a later release brought it) is written in single characters,
 `<|.E|><|.1|><|.1|>`, so that every code of every release has an answer; the model learns to give it in its next training.
@@ -12,9 +14,10 @@ A category that the compact vocabulary does not hold (a later release brought it
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Sequence
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from llmcoder_tasks.errors import ModelError
 from llmcoder_tasks.records import parse_code, render_code
@@ -29,6 +32,18 @@ ANSWER_MARK = "<|answer|>"
 SEPARATOR = {"compact": "<|;|>", "chat": ","}
 END = "<|end|>"
 CODE_CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+INSTRUCTIONS = "Give the ICD-10-CM codes of the conditions that the text names, in order of mention."
+"""Every line of training repeats it, and every one of its tokens is paid for: it is short."""
+
+CODES_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"codes": {"type": "array", "items": {"type": "string"}}},
+    "required": ["codes"],
+    "additionalProperties": False,
+}
+"""What an answer looks like. No list of codes, of which there are 74,719, and no pattern: servers compile each
+other schema anew, and some take neither for models that they fine-tuned. What comes out is held against the release."""
 
 _CATEGORY_LENGTH = 3
 _PIECE = re.compile(r"<\|(?:\.(?P<character>[0-9A-Z])|(?P<category>[0-9A-Z]{3}))\|>")
@@ -73,6 +88,38 @@ def parse_answer(answer: str, form: PromptForm) -> tuple[str, ...]:
     parts = answer.partition(END)[0].split(SEPARATOR[form])
     codes = map(_parse_compact_code if form == "compact" else parse_code, parts)
     return tuple(dict.fromkeys(code for code in codes if code))
+
+
+def render_question(text: str) -> str:
+    """What a model behind a server is asked of a text, beside INSTRUCTIONS: the text with its white space folded."""
+    return " ".join(text.split())
+
+
+def render_codes_json(codes: Sequence[str]) -> str:
+    """The answer of a model behind a server: `{"codes":["E11.9","M10.9"]}`."""
+    return json.dumps({"codes": [render_code(code) for code in codes]}, separators=(",", ":"))
+
+
+def parse_codes_json(answer: str) -> tuple[str, ...] | None:
+    """The codes of an answer, each once, in order: the inverse of `render_codes_json`; None where the answer has another form.
+
+    Whether a code exists is not asked here.
+    """
+    try:
+        codes = json.loads(answer)["codes"]
+        return tuple(dict.fromkeys(code for code in map(parse_code, codes) if code))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def render_training_line(text: str, codes: Sequence[str]) -> str:
+    """One line of a training file in the chat format, as servers that fine-tune take it."""
+    messages = [
+        {"role": "system", "content": INSTRUCTIONS},
+        {"role": "user", "content": render_question(text)},
+        {"role": "assistant", "content": render_codes_json(codes)},
+    ]
+    return json.dumps({"messages": messages}, ensure_ascii=False)
 
 
 def verify_conditions_per_answer(value: str) -> ConditionsPerAnswer:

@@ -31,6 +31,12 @@
 | LLMCODER_NOTE_LLM_URL | server that speaks the OpenAI API and is sent discharge summaries | none |
 | LLMCODER_NOTE_LLM_KEY | its key, where it wants one | none |
 | LLMCODER_NOTE_LLM_AGREEMENT | host of that URL, where an agreement covers sending patient text there | for this machine none |
+| LLMCODER_CODER_LLM_URL | server that speaks the OpenAI API, fine-tunes coders of phrases and answers as they do | none |
+| LLMCODER_CODER_LLM_KEY | its key, where it wants one | none |
+| LLMCODER_CODER_LLM_AGREEMENT | host of that URL, where an agreement covers sending patient text there | for this machine none |
+| LLMCODER_CODER_LLM_BATCH_FROM | from how many questions at once its Batch API is used, for texts of our own making alone | never |
+| LLMCODER_TRAIN_PRICE | what a million trained tokens cost there, in any currency | unknown |
+| LLMCODER_TRAIN_MAX_COST | most that one stage of training there may cost, in the same; other machines need it | the recipe's |
 """
 
 from __future__ import annotations
@@ -38,7 +44,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -50,6 +56,7 @@ RECIPES_FOLDER = Path(__file__).resolve().parent / "recipes"
 SAMPLES_FOLDER = Path(__file__).resolve().parent / "samples"
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
+_CODER_PREFIX = "LLMCODER_CODER_LLM"
 
 _VARIABLES = frozenset(
     {
@@ -82,6 +89,12 @@ _VARIABLES = frozenset(
         "LLMCODER_NOTE_LLM_URL",
         "LLMCODER_NOTE_LLM_KEY",
         "LLMCODER_NOTE_LLM_AGREEMENT",
+        "LLMCODER_CODER_LLM_URL",
+        "LLMCODER_CODER_LLM_KEY",
+        "LLMCODER_CODER_LLM_AGREEMENT",
+        "LLMCODER_CODER_LLM_BATCH_FROM",
+        "LLMCODER_TRAIN_PRICE",
+        "LLMCODER_TRAIN_MAX_COST",
     }
 )
 
@@ -99,6 +112,38 @@ class LanguageModel:
     input_price: float | None = None
     output_price: float | None = None
     prefix: str = "LLMCODER_LLM"
+
+
+@dataclass(frozen=True, slots=True)
+class CoderServer:
+    """A server that speaks the OpenAI API, fine-tunes coders of phrases and answers as they do.
+
+    `covers_patients` says that patient text may go there: it is this machine, or the operator says that an agreement covers it.
+    `train_price` is for a million tokens, `max_cost` for one stage in the same currency. With `waits` a call that starts work there
+    stays until it is done; without, it raises WorkPending, and whoever called comes again.
+    """
+
+    url: str
+    key: str | None = field(default=None, repr=False)
+    covers_patients: bool = False
+    train_price: float | None = None
+    max_cost: float | None = None
+    batch_from: int | None = None
+    waits: bool = True
+
+    @property
+    def host(self) -> str:
+        """The host of the URL."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def is_this_machine(self) -> bool:
+        """Whether nothing leaves this machine."""
+        return self.host in _THIS_MACHINE
+
+    def model(self, name: str) -> LanguageModel:
+        """One of its models."""
+        return LanguageModel(self.url, name, self.key, prefix=_CODER_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +174,7 @@ class Settings:
     language_model: LanguageModel | None
     note_model: LanguageModel | Path | None
     """What reads whole notes: a server, or a folder of weights."""
+    coder_server: CoderServer | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -161,7 +207,13 @@ class Settings:
             port=_positive_int("LLMCODER_PORT", env.get("LLMCODER_PORT")),
             language_model=_language_model(env),
             note_model=_note_model(env),
+            coder_server=_coder_server(env),
         )
+
+    @property
+    def coder_server_without_waiting(self) -> CoderServer | None:
+        """The same server for a caller that gives its place away while it is at work."""
+        return replace(self.coder_server, waits=False) if self.coder_server else None
 
     @property
     def embedded_url_file(self) -> Path:
@@ -229,6 +281,22 @@ def _note_model(env: Mapping[str, str]) -> LanguageModel | Path | None:
     return LanguageModel(url.rstrip("/"), name, env.get("LLMCODER_NOTE_LLM_KEY") or None, prefix="LLMCODER_NOTE_LLM")
 
 
+def _coder_server(env: Mapping[str, str]) -> CoderServer | None:
+    url = env.get(f"{_CODER_PREFIX}_URL")
+    batch_from = _positive_int(f"{_CODER_PREFIX}_BATCH_FROM", env.get(f"{_CODER_PREFIX}_BATCH_FROM"))
+    price, max_cost = (_price(name, env.get(name)) for name in ("LLMCODER_TRAIN_PRICE", "LLMCODER_TRAIN_MAX_COST"))
+    agreement = env.get(f"{_CODER_PREFIX}_AGREEMENT")
+    if not url:
+        return None
+    host = _verify_server_url(_CODER_PREFIX, url)
+    if agreement and agreement != host:
+        raise SettingsError(
+            f"{_CODER_PREFIX}_AGREEMENT={agreement!r} is not the host of {_CODER_PREFIX}_URL, {host}: name that one"
+        )
+    covers_patients = host in _THIS_MACHINE or agreement == host
+    return CoderServer(url.rstrip("/"), env.get(f"{_CODER_PREFIX}_KEY") or None, covers_patients, price, max_cost, batch_from)
+
+
 def _verify_server_url(prefix: str, url: str) -> str:
     """The host of a server's URL."""
     parts = urlsplit(url)
@@ -246,7 +314,7 @@ def _price(name: str, value: str | None) -> float | None:
     except ValueError:
         price = -1.0
     if not 0 <= price < math.inf:
-        raise SettingsError(f"{name}={value!r} is no price: write what a million tokens cost, like 0.25")
+        raise SettingsError(f"{name}={value!r} is no price: write what a million tokens cost, or at most may be spent, like 0.25")
     return price
 
 

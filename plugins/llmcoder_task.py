@@ -2,6 +2,7 @@
 
 - A step's reference goes into XCom as a plain dictionary, an id and a URI.
 - An LLMCoderError becomes its one line. One that a retry cannot cure fails the task at once.
+- A task that a server may keep waiting says `waits=True`: it gives its slot away meanwhile, and is then called again.
 - A task that reads notes says `reads_notes=True`: an error that nobody expected is then reported by type and place alone,
   because its message may quote a patient.
 """
@@ -16,9 +17,11 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import BaseOperatorLink, task
+from airflow.sdk.bases.decorator import task_decorator_factory
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from llmcoder_server import WaitingOperator, defer
 
-from llmcoder_tasks.errors import LLMCoderError, describe_place
+from llmcoder_tasks.errors import LLMCoderError, WorkPending, describe_place
 
 TASK_DEFAULTS: dict[str, Any] = {
     "owner": "llmcoder",
@@ -35,7 +38,12 @@ GPU: dict[str, Any] = {"pool": "gpu_pool", "queue": "gpu"}
 
 
 def llmcoder_task(
-    *, reads_notes: bool = False, chooses: bool = False, links: Sequence[BaseOperatorLink] = (), **options: Any
+    *,
+    reads_notes: bool = False,
+    chooses: bool = False,
+    waits: bool = False,
+    links: Sequence[BaseOperatorLink] = (),
+    **options: Any,
 ) -> Callable[[Callable[..., Any]], Any]:
     """Decorate a function as a task; its docstring is shown in the UI.
 
@@ -47,6 +55,10 @@ def llmcoder_task(
         def run_step(*args: Any, **kwargs: Any) -> Any:
             try:
                 return _to_xcom(function(*args, **kwargs))
+            except WorkPending as pending:
+                if waits:
+                    raise defer(pending) from None
+                raise to_airflow_error(pending) from None
             except LLMCoderError as error:
                 raise to_airflow_error(error) from None
             except AirflowException:
@@ -56,7 +68,11 @@ def llmcoder_task(
                     raise
                 raise AirflowException(describe_place(error)) from None
 
-        decorated = (task.branch if chooses else task)(doc_md=inspect.getdoc(function), **options)(run_step)
+        options.setdefault("doc_md", inspect.getdoc(function))
+        if waits:
+            decorated = task_decorator_factory(decorated_operator_class=WaitingOperator, **options)(run_step)
+        else:
+            decorated = (task.branch if chooses else task)(**options)(run_step)
         # Airflow takes links from the class of an operator, of mapped ones too.
         kind = decorated.operator_class
         decorated.operator_class = type(

@@ -19,7 +19,18 @@ from llmcoder_tasks.settings import PROJECT_FOLDER
 PACKAGE = "llmcoder_tasks"
 PAGES = "plugins/llmcoder_pages/"
 NOUNS = {"icd10cm", "dataset", "model", "coding", "evaluation"}
-GROUND = {"errors", "records", "settings", "storage", "database", "connections", "progress", "prompt", "language_model"}
+GROUND = {
+    "errors",
+    "records",
+    "settings",
+    "storage",
+    "database",
+    "connections",
+    "progress",
+    "prompt",
+    "language_model",
+    "kept_lines",
+}
 FACES = {"cli", "__main__", "demo", "services"}
 
 MAY_IMPORT = {

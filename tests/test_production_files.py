@@ -20,7 +20,7 @@ from llmcoder_tasks.settings import PROJECT_FOLDER, Settings
 COMPOSE = PROJECT_FOLDER / "docker-compose.yaml"
 AIRFLOW_SERVICES = ("airflow-init", "api-server", "scheduler", "dag-processor", "triggerer", "worker", "gpu-worker")
 VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?P<rule>:[-?])(?P<text>[^}]*)\}")
-OPTIONAL_SECRETS = {"LLMCODER_LLM_KEY", "LLMCODER_NOTE_LLM_KEY"}
+OPTIONAL_SECRETS = {"LLMCODER_CODER_LLM_KEY", "LLMCODER_LLM_KEY", "LLMCODER_NOTE_LLM_KEY"}
 SECRET_NAME = re.compile(r"PASSWORD|SECRET|_KEY|REDISCLI_AUTH")
 
 

@@ -10,9 +10,12 @@ from llmcoder_tasks.prompt import (
     category_piece,
     character_piece,
     parse_answer,
+    parse_codes_json,
     render_answer,
     render_code_pieces,
+    render_codes_json,
     render_prompt,
+    render_training_line,
     verify_form,
 )
 
@@ -50,3 +53,18 @@ def test_a_code_that_is_named_twice_counts_once_and_rubbish_is_left_out() -> Non
 def test_an_unknown_form_is_refused() -> None:
     with pytest.raises(ModelError, match="'alpaca' is no prompt form"):
         verify_form("alpaca")
+
+
+def test_a_training_line_is_instructions_text_and_answer_byte_for_byte() -> None:
+    assert render_training_line("Type 2  diabetes\n mellitus; gout ", ["E119", "M109"]) == (
+        '{"messages": [{"role": "system", "content": "Give the ICD-10-CM codes of the conditions that the text names, in order of '
+        'mention."}, {"role": "user", "content": "Type 2 diabetes mellitus; gout"}, {"role": "assistant", "content": '
+        '"{\\"codes\\":[\\"E11.9\\",\\"M10.9\\"]}"}]}'
+    )
+
+
+def test_an_answer_as_json_is_read_back_and_another_form_is_none() -> None:
+    assert render_codes_json(["E119", "I10"]) == '{"codes":["E11.9","I10"]}'
+    assert parse_codes_json('{"codes":["e11.9","I10","I10",""]}') == ("E119", "I10")
+    for other in ("E11.9", '{"code": []}', '{"codes": [1]}', '["E11.9"]', '{"codes": 3}', '{"codes": ["E11.9"', "[" * 100_000):
+        assert parse_codes_json(other) is None

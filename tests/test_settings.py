@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llmcoder_tasks.errors import SettingsError
-from llmcoder_tasks.settings import PROJECT_FOLDER, LanguageModel, Settings
+from llmcoder_tasks.settings import PROJECT_FOLDER, CoderServer, LanguageModel, Settings
 
 
 def test_an_empty_environment_means_the_embedded_services_in_the_project() -> None:
@@ -70,6 +70,12 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
             "LLMCODER_NOTE_LLM_MODEL": "reader",
             "LLMCODER_NOTE_LLM_KEY": "sk-2",
             "LLMCODER_NOTE_LLM_AGREEMENT": "notes.example.org",
+            "LLMCODER_CODER_LLM_URL": "https://coder.example.org/v1/",
+            "LLMCODER_CODER_LLM_KEY": "sk-3",
+            "LLMCODER_CODER_LLM_AGREEMENT": "coder.example.org",
+            "LLMCODER_CODER_LLM_BATCH_FROM": "1000",
+            "LLMCODER_TRAIN_PRICE": "3",
+            "LLMCODER_TRAIN_MAX_COST": "250",
             "PATH": "not ours",
         }
     )
@@ -96,7 +102,21 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         port=8081,
         language_model=LanguageModel("https://models.example.org/v1", "some-model", "sk-1", 0.25, 2.0),
         note_model=LanguageModel("https://notes.example.org/v1", "reader", "sk-2", prefix="LLMCODER_NOTE_LLM"),
+        coder_server=CoderServer("https://coder.example.org/v1", "sk-3", True, 3.0, 250.0, 1000),
     )
+
+
+def test_patients_words_go_to_a_coder_elsewhere_only_where_an_agreement_names_its_host() -> None:
+    url = {"LLMCODER_CODER_LLM_URL": "https://coder.example.org/v1"}
+    server = Settings.from_environment(url).coder_server
+    assert server == CoderServer("https://coder.example.org/v1")
+    assert not server.covers_patients
+    assert "sk-" not in repr(Settings.from_environment(url | {"LLMCODER_CODER_LLM_KEY": "sk-1"}))
+    with pytest.raises(SettingsError, match="'other.org' is not the host of LLMCODER_CODER_LLM_URL, coder.example.org"):
+        Settings.from_environment(url | {"LLMCODER_CODER_LLM_AGREEMENT": "other.org"})
+    here = Settings.from_environment({"LLMCODER_CODER_LLM_URL": "http://localhost:8000/v1"})
+    assert here.coder_server == CoderServer("http://localhost:8000/v1", covers_patients=True)
+    assert here.coder_server_without_waiting == CoderServer("http://localhost:8000/v1", covers_patients=True, waits=False)
 
 
 def test_empty_values_count_as_unset() -> None:

@@ -6,9 +6,9 @@ without a person (`calibration`). Every text is coded on its own: neither its ne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import log
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -23,8 +23,9 @@ from llmcoder_tasks.coding.short_forms import read_short_forms
 from llmcoder_tasks.coding.written_codes import find_codes, weigh_written_codes
 from llmcoder_tasks.dataset.lexicon import load_lexicon
 from llmcoder_tasks.errors import ModelError
+from llmcoder_tasks.model.backend import FreeWriter, open_model
 from llmcoder_tasks.records import CodePrediction, Decision
-from llmcoder_tasks.settings import LanguageModel
+from llmcoder_tasks.settings import CoderServer, LanguageModel
 
 if TYPE_CHECKING:
     from llmcoder_tasks.icd10cm.code_set import CodeSet
@@ -59,7 +60,7 @@ LEXICAL_WEIGHT = 100.0
 
 
 class CodeScorer(Protocol):
-    """What the coder needs of a language model (`LocalModel`)."""
+    """What the coder needs of a language model (a `CodingModel`, but the tests' own too)."""
 
     def score(self, texts: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
         """Natural log-probability that the answer to each text begins with each of its candidate codes."""
@@ -72,6 +73,7 @@ class ScoredCode:
     `similarity` is that of `matched`, the nearest title or term; `log_probability` the language model's, where the
     coder has one (0 for a text that is a title word for word: nobody need ask).
     Without a `coder.json` the confidence is the similarity, which is no probability, and nothing is accepted without a person.
+    `invented` are codes that the language model gave for the phrase and that the release does not hold.
     """
 
     code: str
@@ -79,17 +81,19 @@ class ScoredCode:
     similarity: float
     matched: str
     log_probability: float | None = None
+    invented: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class CoderOpener:
-    """Opens published models on a machine that has a certain language model for notes, or none. Equal ones open the same."""
+    """Opens published models on a machine that has certain servers and weights, or none. Equal ones open the same."""
 
     note_model: LanguageModel | Path | None = None
+    server: CoderServer | None = None
 
     def __call__(self, model_folder: Path, code_set: CodeSet) -> Coder:
         """The coder of a model folder under a release; `Coder.open` says what it raises."""
-        return Coder.open(model_folder, code_set, note_model=self.note_model)
+        return Coder.open(model_folder, code_set, note_model=self.note_model, server=self.server)
 
 
 class Coder:
@@ -123,26 +127,26 @@ class Coder:
         fit: CoderFit | None = None,
         selection: Selection | None = None,
         note_model: LanguageModel | Path | None = None,
+        server: CoderServer | None = None,
     ) -> Coder:
         """The coder of a model folder, under a release, with what it learnt from coded notes where the folder has that.
 
         `fit` and `selection` stand in for the folder's `coder.json` and `selection.json` where the model is not published yet;
-        `note_model` says where the language model is to be had that reads notes, where one is attached. Raises ModelError when the
-        folder holds no usable model, neither fit is there, or the attached language model is another one.
+        `note_model` says where the language model is to be had that reads notes, where one is attached; `server` where the model is
+        that a folder only names. Raises ModelError when the folder holds no usable model, neither fit is there, or the attached
+        language model is another one; SettingsError when the server is not named.
         """
         if fit is None:
             path = model_folder / CODER_NAME
             if not path.is_file():
                 raise ModelError(f"{model_folder} has no {CODER_NAME}: run `llmcoder fit-coder` before this model codes")
             fit = CoderFit.parse(path.read_bytes())
-        from llmcoder_tasks.model.local import LocalModel  # imports torch
-
         learnt = model_folder / SELECTION_NAME
         if selection is None and learnt.is_file():
             selection = Selection.parse(learnt.read_bytes())
         attached = model_folder / NOTE_MODEL_NAME
         reader = open_note_reader(NoteModel.parse(attached.read_bytes()), note_model) if attached.is_file() else None
-        return cls(code_set, model=LocalModel.load(model_folder), fit=fit, selection=selection, note_reader=reader)
+        return cls(code_set, model=open_model(model_folder, server), fit=fit, selection=selection, note_reader=reader)
 
     @property
     def auto_threshold(self) -> float:
@@ -185,9 +189,10 @@ class Coder:
             for candidates in self.index.search(queries, CANDIDATES)
         ]
         values = self._ask(model, texts, found)
+        invented = self._list_invented(model, texts, found)
         return [
-            Judged(candidates, value, self.index.share_known(query), query.words)
-            for query, candidates, value in zip(queries, found, values, strict=True)
+            Judged(candidates, value, self.index.share_known(query), query.words, codes)
+            for query, candidates, value, codes in zip(queries, found, values, invented, strict=True)
         ]
 
     def _ask(
@@ -196,7 +201,7 @@ class Coder:
         if model is None:
             return [None] * len(texts)
         values: list[Sequence[float] | None] = [LITERAL_LOG_PROBABILITIES[: len(candidates)] for candidates in found]
-        rows = [row for row, candidates in enumerate(found) if candidates and not is_literal(candidates)]
+        rows = _list_asked(found)
         if rows:
             near = [_list_near(found[row]) for row in rows]
             for row, answer in zip(rows, model.score([texts[row] for row in rows], near), strict=True):
@@ -204,6 +209,16 @@ class Coder:
                 padded = [*answer, *[min(LEAST_LOG_PROBABILITY, *answer)] * (len(found[row]) - len(answer))]
                 values[row] = give_neutral(padded, [self._is_known(item.code) for item in found[row]])
         return values
+
+    def _list_invented(
+        self, model: CodeScorer | None, texts: Sequence[str], found: Sequence[Sequence[Candidate]]
+    ) -> list[tuple[str, ...]]:
+        """For each text the codes that the model gave for it and that the release does not hold."""
+        invented: list[tuple[str, ...]] = [()] * len(texts)
+        if isinstance(model, FreeWriter) and (rows := _list_asked(found)):
+            for row, codes in zip(rows, model.read_codes([texts[row] for row in rows]), strict=True):
+                invented[row] = tuple(code for code in codes if code not in self.code_set.titles)
+        return invented
 
     def _is_known(self, code: str) -> bool:
         return self.fit is None or self.fit.knows(code)
@@ -219,7 +234,10 @@ class Coder:
         weight = self.fit.weight if self.fit else LEXICAL_WEIGHT
         order = rank(judged, weight)
         scores = score(judged, weight)
-        confidences = share_confidence(self._estimate(judged, order[0]), [scores[position] for position in order])
+        best = self._estimate(judged, order[0])
+        if judged.invented:
+            best = min(best, math.nextafter(self.auto_threshold, 0.0))  # words alone speak for it: a person looks
+        confidences = share_confidence(best, [scores[position] for position in order])
         return tuple(
             ScoredCode(
                 judged.candidates[position].code,
@@ -227,6 +245,7 @@ class Coder:
                 judged.candidates[position].similarity,
                 judged.candidates[position].matched,
                 judged.log_probabilities[position] if judged.log_probabilities is not None else None,
+                judged.invented,
             )
             for position, confidence in zip(order, confidences, strict=True)
         )
@@ -276,7 +295,7 @@ class Coder:
         if self._is_clear(text, cuts, answers):
             return cuts[0].spans
         sureness = {span: _sureness(text, span, answers) for cut in cuts for span in cut.spans}
-        best = max(cuts, key=lambda cut: CUT_WEIGHT * cut.worth + sum(log(sureness[span] + DOUBT) for span in cut.spans))
+        best = max(cuts, key=lambda cut: CUT_WEIGHT * cut.worth + sum(math.log(sureness[span] + DOUBT) for span in cut.spans))
         sure = [span for span in best.spans if sureness[span] >= LEAST_CONFIDENCE]
         return sure or best.spans
 
@@ -296,6 +315,11 @@ class Coder:
             threshold = max(threshold, self.fit.lexical.threshold.value)
         decision: Decision = "auto" if confidence >= threshold else "review"
         return CodePrediction(code, self.code_set.titles[code], round(confidence, 4), decision, span.start, span.end)
+
+
+def _list_asked(found: Sequence[Sequence[Candidate]]) -> list[int]:
+    """Positions of the texts that a model is asked about."""
+    return [row for row, candidates in enumerate(found) if candidates and not is_literal(candidates)]
 
 
 def is_literal(candidates: Sequence[Candidate]) -> bool:

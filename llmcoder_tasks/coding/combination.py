@@ -43,13 +43,14 @@ class Judged:
     """The candidates of one phrase, the language model's log-probability of each (None when it was not asked), and the known share.
 
     `known_share` is the weight of the phrase's words that the release knows, as a share of the weight of all its words; `words` are
-    those words as the release writes them.
+    those words as the release writes them. `invented` are codes that the model gave and that the release does not hold.
     """
 
     candidates: Sequence[Candidate]
     log_probabilities: Sequence[float] | None
     known_share: float
     words: tuple[str, ...] = ()
+    invented: tuple[str, ...] = ()
 
 
 def give_neutral(values: Sequence[float], are_known: Sequence[bool]) -> list[float]:

@@ -7,13 +7,10 @@ is a condition gets a sure answer, half a title an unsure one, and two condition
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 from llmcoder_tasks.coding.phrases import MOST_PIECES, MOST_TRIED_PIECES, Span, rank_cuts, split_pieces
-
-if TYPE_CHECKING:
-    from llmcoder_tasks.model.local import Answer, LocalModel
-    from llmcoder_tasks.model.trie import CodeTrie
+from llmcoder_tasks.model.backend import Answer, CodingModel
 
 DROP_PRICE = 12.0
 """What a piece costs that belongs to no condition, in units of log-probability. A further condition costs nothing: the model has
@@ -24,15 +21,15 @@ CLEAR_LOG_PROBABILITY = -0.01
 
 
 class ModelAlone:
-    """Codes phrases by a language model and the tree of the codes that may come out."""
+    """Codes phrases by a language model; `trie` are the codes that may come out, as its `allow` gives them."""
 
-    def __init__(self, model: LocalModel, trie: CodeTrie) -> None:
+    def __init__(self, model: CodingModel, trie: Any) -> None:
         self._model = model
         self._trie = trie
 
     def predict(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
         """The codes of each text, in order of mention, each once."""
-        if self._model.tokenizer.settings.conditions_per_answer == "several":
+        if self._model.conditions_per_answer == "several":
             return self._model.predict(texts, trie=self._trie)
         lines = [split_pieces(text) or [[Span(0, len(text))]] for text in texts]
         groups = [(text, pieces) for text, line in zip(texts, lines, strict=True) for pieces in line]

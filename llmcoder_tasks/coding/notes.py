@@ -8,6 +8,7 @@ of `rules`; what payers check, of `edits`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -37,6 +38,9 @@ class ScoredCode(Protocol):
     def code(self) -> str: ...
     @property
     def confidence(self) -> float: ...
+    @property
+    def invented(self) -> tuple[str, ...]:
+        """Codes that a language model gave for the phrase and that the release does not hold."""
 
 
 class PhraseCoder(Protocol):
@@ -61,6 +65,7 @@ class PhraseCoder(Protocol):
 _HISTORIES = frozenset({"history", "surgical_history", "social"})
 
 _SYMPTOMS = "R"
+_CODE = re.compile(r"[A-Z][0-9A-Z]{2,6}")
 LEAST_PHRASE_CONFIDENCE = 0.50
 """A phrase whose best code is more likely wrong than right is not coded."""
 
@@ -72,6 +77,7 @@ class ReadNote:
     text: str
     sections: tuple[Section, ...]
     suggestions: tuple[Suggestion, ...]
+    findings: tuple[Finding, ...] = ()
 
     @property
     def kind(self) -> NoteKind:
@@ -126,7 +132,7 @@ def _draft_notes(coder: PhraseCoder, texts: Sequence[str]) -> list[_Drafted]:
     return [
         _Drafted(*_select(note, selection, coder), selection.policy)
         if selection is not None and selection.judges(note.kind)
-        else _Drafted(propose_by_constants(note, coder), (), US_INPATIENT)
+        else _Drafted(propose_by_constants(note, coder), note.findings, US_INPATIENT)
         for note in read_notes(coder, texts)
     ]
 
@@ -170,9 +176,22 @@ def read_notes(coder: PhraseCoder, texts: Sequence[str]) -> list[ReadNote]:
                 for mention, phrase in zip(mentions, said, strict=True)
                 for suggestion in _suggest(mention, answers.get(phrase, ()), terminology, coder)
             ),
+            tuple(
+                finding
+                for mention, phrase in zip(mentions, said, strict=True)
+                for finding in _list_invented(mention, answers.get(phrase, ()), coder)
+            ),
         )
         for text, parts, mentions, said in zip(texts, sections, found, words, strict=True)
     ]
+
+
+def _list_invented(mention: Mention, answer: Sequence[ScoredCode], coder: PhraseCoder) -> Iterator[Finding]:
+    """The codes that a language model gave for a mention that counts and that do not exist. What is no code may be anything."""
+    for code in answer[0].invented if answer and _counts(mention) else ():
+        if _CODE.fullmatch(code):
+            reason = f"the language model gave it, and {coder.code_set.release_key} does not hold it: the words alone were coded"
+            yield Finding("invented_code", "removed", code, answer[0].code, reason, mention.start, mention.end)
 
 
 def propose_by_constants(note: ReadNote, coder: PhraseCoder) -> list[Proposed]:
@@ -186,7 +205,7 @@ def propose_by_constants(note: ReadNote, coder: PhraseCoder) -> list[Proposed]:
 def _select(note: ReadNote, selection: Selection, coder: PhraseCoder) -> tuple[list[Proposed], tuple[Finding, ...]]:
     """What coders of coded notes would code, and for each code that no name in the note gave, from what it was inferred."""
     candidates = selection.judge(note.text, note.sections, note.suggestions, terminology_of(coder).words, coder.code_set.titles)
-    return propose_candidates(candidates, selection.threshold, coder), tuple(
+    return propose_candidates(candidates, selection.threshold, coder), note.findings + tuple(
         Finding(
             rule="habit",
             action="added",

@@ -18,6 +18,7 @@ class TitleMatch(NamedTuple):
 
     code: str
     confidence: float
+    invented: tuple[str, ...] = ()
 
 
 class TitleCoder:

@@ -6,27 +6,26 @@ A line is `{"code": "I10", "variations": ["HTN"]}`. A line cut off by a crash is
 from __future__ import annotations
 
 import fcntl
-import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from llmcoder_tasks.dataset.titles import normalise_text
 from llmcoder_tasks.errors import DatasetError
+from llmcoder_tasks.kept_lines import KeptLines
 
 
 class KeptAnswers:
     """The variations kept in one file, by code, in the order in which they came. Threads may add at the same time."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._lines = KeptLines(path)
         self._lock = Lock()
         self._texts: dict[str, dict[str, str]] = {}
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-                self._remember(line)
+        for row in self._lines.read():
+            self._remember(row)
 
     def variations_of(self, code: str) -> tuple[str, ...]:
         """What is kept for a code, each text once."""
@@ -34,23 +33,13 @@ class KeptAnswers:
 
     def add(self, variations: Mapping[str, Sequence[str]]) -> None:
         """Keep the answers to one question: on disk before the call returns."""
-        lines = [
-            json.dumps({"code": code, "variations": list(texts)}, ensure_ascii=False) for code, texts in variations.items() if texts
-        ]
+        rows = [{"code": code, "variations": list(texts)} for code, texts in variations.items() if texts]
         with self._lock:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write("".join(f"\n{line}" for line in lines))  # the break stands first: a line cut off before spoils nothing
-                stream.flush()
-                os.fsync(stream.fileno())
-            for line in lines:
-                self._remember(line)
+            self._lines.append(rows)
+            for row in rows:
+                self._remember(row)
 
-    def _remember(self, line: str) -> None:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            return
+    def _remember(self, row: Mapping[str, Any]) -> None:
         texts = self._texts.setdefault(row["code"], {})
         for text in row["variations"]:
             texts.setdefault(normalise_text(text), text)

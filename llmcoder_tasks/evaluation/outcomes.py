@@ -20,12 +20,21 @@ NOTES_SCENARIO = "notes"
 
 @dataclass(frozen=True, slots=True)
 class CoderRow:
-    """One row of a scorecard: a predictor for phrases, one for whole notes, and how many items of a scenario it answers at most."""
+    """One row of a scorecard: a predictor for phrases, one for whole notes, and how many items of a scenario it answers at most.
+
+    `ask_ahead` takes the texts of all suites at once, where the row's model is behind a server that likes that better.
+    """
 
     coder: str
     phrases: Predictor
     notes: Predictor
     limit: int
+    ask_ahead: Predictor | None = None
+
+    def prepare(self, suites: Sequence[Suite]) -> None:
+        """Do at once what can be done at once."""
+        if self.ask_ahead is not None:
+            self.ask_ahead([example.text for suite in suites for example in suite.head(self.limit).examples])
 
     def score(self, suite: Suite, *, known_codes: Set[str]) -> list[Outcome]:
         """The outcomes of this row on a suite, or on as much of it as the row's limit allows."""

@@ -1,37 +1,27 @@
-"""A model folder, loaded into this process. Import it lazily: it imports torch.
-
-Another backend (a server that speaks an API) can stand beside it: what the rest of the program uses is `predict` and `score`.
-"""
+"""A model folder, loaded into this process: the local backend. Import it lazily: it imports torch."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from transformers.utils import logging as transformers_logging
 
 from llmcoder_tasks.errors import ModelError
+from llmcoder_tasks.model.backend import Answer
 from llmcoder_tasks.model.decoding import CandidateTree, Room, batch_by_length, decode_greedy, score_candidates
 from llmcoder_tasks.model.llama import AnswerLlama
 from llmcoder_tasks.model.tokenizer import AnswerTokenizer
 from llmcoder_tasks.model.trie import CodeTrie
+from llmcoder_tasks.prompt import ConditionsPerAnswer
 
 logger = logging.getLogger(__name__)
 
 NODES_ON_CPU = 128
 NODES_ON_GPU = 2048
 """How many tokens of candidates are scored together: fewer waste less in a last, half-empty group, more amortise calls."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The codes that a model gives for a text, and the natural logarithm of the probability that it gives to this answer."""
-
-    codes: tuple[str, ...]
-    log_probability: float
 
 
 class LocalModel:
@@ -69,6 +59,15 @@ class LocalModel:
             torch.manual_seed(seed)
             model = AnswerLlama(AnswerLlama.config_class.from_pretrained(folder))
         return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer)
+
+    @property
+    def conditions_per_answer(self) -> ConditionsPerAnswer:
+        """What its training was told."""
+        return self.tokenizer.settings.conditions_per_answer
+
+    def allow(self, codes: Iterable[str]) -> CodeTrie:
+        """The tree of codes that may come out."""
+        return CodeTrie.build(codes, self.tokenizer)
 
     def predict(self, texts: Sequence[str], *, trie: CodeTrie | None, batch_size: int = 128) -> list[tuple[str, ...]]:
         """The codes of each text, greedily, each once, in the order of the answer; several where the text names several conditions.

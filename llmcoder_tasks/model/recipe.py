@@ -96,11 +96,45 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain data: `parse_recipe` reads it back."""
-        facts: dict[str, Any] = yaml.safe_load(yaml.safe_dump(_plain(asdict(self))))
-        return facts
+        return _to_dict(self)
 
 
-def read_recipe(name: str, folder: Path = RECIPES_FOLDER) -> Recipe:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStage:
+    """One training stage at a server. With 0 epochs nothing is trained: the model is taken as it is served."""
+
+    scenarios: tuple[str, ...]  # whose training texts are learnt
+    examples: int | None = None  # of each scenario at most so many, a fair sample
+    epochs: int
+    learning_rate_multiplier: float | None = None  # None: the server chooses
+    batch_size: int | None = None  # None: the server chooses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerRecipe:
+    """How a model is trained behind a server that speaks the OpenAI API (LLMCODER_CODER_LLM_URL)."""
+
+    name: str
+    backend: Literal["openai"]
+    base_model: str  # as the server lists it, a dated snapshot where there are such
+    seed: int
+    max_cost: float | None = None  # of one stage, in the currency of LLMCODER_TRAIN_PRICE; LLMCODER_TRAIN_MAX_COST goes before it
+    stages: dict[str, ServerStage]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as plain data: `parse_recipe` reads it back."""
+        return _to_dict(self)
+
+
+AnyRecipe = Recipe | ServerRecipe
+
+
+def _to_dict(recipe: AnyRecipe) -> dict[str, Any]:
+    facts: dict[str, Any] = yaml.safe_load(yaml.safe_dump(_plain(asdict(recipe))))
+    return facts
+
+
+def read_recipe(name: str, folder: Path = RECIPES_FOLDER) -> AnyRecipe:
     """A recipe by its name, or by the path of a YAML file. Raises RecipeError with the nearest name or key."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     try:
@@ -115,8 +149,12 @@ def read_recipe(name: str, folder: Path = RECIPES_FOLDER) -> Recipe:
     return parse_recipe(facts, path.name)
 
 
-def parse_recipe(facts: Any, place: str) -> Recipe:
+def parse_recipe(facts: Any, place: str) -> AnyRecipe:
     """Check plain data and make a recipe of it. Raises RecipeError that names the place, the key and the cure."""
+    if isinstance(facts, Mapping) and "backend" in facts:
+        at_server: ServerRecipe = _build(ServerRecipe, facts, place)
+        _verify_server_recipe(at_server, place)
+        return at_server
     recipe: Recipe = _build(Recipe, facts, place)
     _verify(recipe, place)
     return recipe
@@ -140,6 +178,26 @@ def _verify(recipe: Recipe, place: str) -> None:
             raise RecipeError(f"{place}: stages.{name}.mix: with conditions_per_answer one, notes must be 0")
         if recipe.deepspeed_zero_stage and stage.average_every_steps:
             raise RecipeError(f"{place}: stages.{name}: DeepSpeed shares gradients itself: leave average_every_steps out")
+
+
+def _verify_server_recipe(recipe: ServerRecipe, place: str) -> None:
+    if set(recipe.stages) != set(FULL_STAGES):
+        found = ", ".join(recipe.stages) or "nothing"
+        raise RecipeError(f"{place}: stages must be {' and '.join(FULL_STAGES)}, not {found}: a server updates no model")
+    if recipe.max_cost is not None and recipe.max_cost < 0:
+        raise RecipeError(f"{place}.max_cost is {recipe.max_cost}: expected 0 or more")
+    for name, stage in recipe.stages.items():
+        where = f"{place}: stages.{name}"
+        _verify_scenarios(stage.scenarios, f"{where}.scenarios")
+        if stage.epochs < 0 or (stage.epochs and not stage.scenarios):
+            raise RecipeError(f"{where}: give epochs of 1 or more and scenarios, or 0 epochs to take the model as it is served")
+        for key, amount in (
+            ("examples", stage.examples),
+            ("learning_rate_multiplier", stage.learning_rate_multiplier),
+            ("batch_size", stage.batch_size),
+        ):
+            if amount is not None and amount <= 0:
+                raise RecipeError(f"{where}.{key} is {amount}: expected more than 0")
 
 
 def _verify_stage_names(names: Collection[str], place: str) -> None:

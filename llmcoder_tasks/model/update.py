@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from llmcoder_tasks.errors import TrainingError
 from llmcoder_tasks.icd10cm.changes import find_changed_codes
-from llmcoder_tasks.model.recipe import FULL_STAGES, UPDATE, Recipe, UpdateStage
+from llmcoder_tasks.model.recipe import FULL_STAGES, UPDATE, AnyRecipe, UpdateStage
 from llmcoder_tasks.records import find_effective_date
 
 Wanted = Literal["auto", "full", "update"]
@@ -42,7 +42,7 @@ def find_codes_to_learn(before: Mapping[str, str], after: Mapping[str, str]) -> 
     return find_changed_codes(before, after, no_conversions).to_learn
 
 
-def find_obstacle(recipe: Recipe, manifest: Mapping[str, Any], release_key: str) -> str | None:
+def find_obstacle(recipe: AnyRecipe, manifest: Mapping[str, Any], release_key: str) -> str | None:
     """Why a model with this manifest cannot be updated by a recipe on a dataset of a release; None where it can."""
     model_id, learnt = manifest["model_id"], str(manifest.get("release_key", ""))
     if UPDATE not in recipe.stages:
@@ -57,7 +57,7 @@ def find_obstacle(recipe: Recipe, manifest: Mapping[str, Any], release_key: str)
     return None
 
 
-def choose_way(wanted: Wanted, *, recipe: Recipe, release_key: str, dataset_id: str, base: Base | None) -> Way:
+def choose_way(wanted: Wanted, *, recipe: AnyRecipe, release_key: str, dataset_id: str, base: Base | None) -> Way:
     """Update the model in service, train in full, or not at all.
 
     Args:
@@ -83,7 +83,7 @@ def choose_way(wanted: Wanted, *, recipe: Recipe, release_key: str, dataset_id: 
     return _weigh_changes(wanted, recipe, release_key, base)
 
 
-def _weigh_changes(wanted: Wanted, recipe: Recipe, release_key: str, base: Base) -> Way:
+def _weigh_changes(wanted: Wanted, recipe: AnyRecipe, release_key: str, base: Base) -> Way:
     """The way for a model that could be updated, by how many codes changed."""
     model_id, learnt = str(base.manifest["model_id"]), base.manifest["release_key"]
     changed = f"{base.changed_codes:,} of {base.billable_codes:,} codes changed from {learnt} to {release_key}"

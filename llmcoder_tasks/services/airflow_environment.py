@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from llmcoder_tasks.services.credentials import USERNAME, Credentials, password_file
-from llmcoder_tasks.settings import PROJECT_FOLDER, LanguageModel, Settings
+from llmcoder_tasks.settings import PROJECT_FOLDER, CoderServer, LanguageModel, Settings
 
 METADATA_VARIABLE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 
@@ -97,6 +97,7 @@ def render_settings(settings: Settings) -> dict[str, str]:
         "LLMCODER_PORT": settings.port,
         **_render_language_model("LLMCODER_LLM", settings.language_model),
         **_render_language_model("LLMCODER_NOTE_LLM", settings.note_model),
+        **_render_coder_server(settings.coder_server),
     }
     return {name: str(value) for name, value in values.items() if value is not None}
 
@@ -108,6 +109,19 @@ def _render_language_model(prefix: str, model: LanguageModel | Path | None) -> d
     if prefix == "LLMCODER_NOTE_LLM":
         return {**values, f"{prefix}_AGREEMENT": urlsplit(model.url).hostname}  # it was asked for when the settings were read
     return {**values, f"{prefix}_INPUT_PRICE": model.input_price, f"{prefix}_OUTPUT_PRICE": model.output_price}
+
+
+def _render_coder_server(server: CoderServer | None) -> dict[str, object]:
+    if server is None:
+        return {}
+    return {
+        "LLMCODER_CODER_LLM_URL": server.url,
+        "LLMCODER_CODER_LLM_KEY": server.key,
+        "LLMCODER_CODER_LLM_AGREEMENT": server.host if server.covers_patients else None,
+        "LLMCODER_CODER_LLM_BATCH_FROM": server.batch_from,
+        "LLMCODER_TRAIN_PRICE": server.train_price,
+        "LLMCODER_TRAIN_MAX_COST": server.max_cost,
+    }
 
 
 def complete_environment(ours: Mapping[str, str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from llmcoder_tasks.dataset.store import read_manifest
 from llmcoder_tasks.evaluation.registry import read_promoted
 from llmcoder_tasks.icd10cm.code_set import read_code_set
 from llmcoder_tasks.model.manifest import read_stored_manifest
-from llmcoder_tasks.model.recipe import Recipe
+from llmcoder_tasks.model.recipe import AnyRecipe
 from llmcoder_tasks.model.update import Base, Wanted, Way, choose_way, find_codes_to_learn
 from llmcoder_tasks.records import DatasetRef, ModelRef
 from llmcoder_tasks.storage import Storage
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 _NAMES = {"update": "update", "full": "full training", "none": "no training"}
 
 
-def choose_training(dataset: DatasetRef, *, wanted: Wanted, recipe: Recipe, storage: Storage, database: Database) -> Way:
+def choose_training(dataset: DatasetRef, *, wanted: Wanted, recipe: AnyRecipe, storage: Storage, database: Database) -> Way:
     """Choose by `model/update.py`, and log the reason.
 
     Raises TrainingError when an update is wanted that cannot be, ReleaseError when the release of a model is not loaded.

@@ -30,7 +30,7 @@ from llmcoder_tasks.icd10cm.validity import explain_gap
 from llmcoder_tasks.model.manifest import fetch_model
 from llmcoder_tasks.progress import record_step, track
 from llmcoder_tasks.records import CodedNote, ModelRef, Patient
-from llmcoder_tasks.settings import LanguageModel
+from llmcoder_tasks.settings import CoderServer, LanguageModel
 from llmcoder_tasks.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -157,6 +157,7 @@ def code_shard(
     database: Database,
     cache_folder: Path,
     note_model: LanguageModel | Path | None = None,
+    server: CoderServer | None = None,
     open_coder: OpenCoder | None = None,
     pace: Pace = DEFAULT_PACE,
 ) -> CodedShard:
@@ -164,12 +165,12 @@ def code_shard(
 
     Notes that another worker has claimed are waited for: they are coded by it, or expire and are taken over. A note that cannot be
     coded is recorded as failed, with the kind of error as reason, and stops no other. `note_model` is the language model that reads
-    notes, for a model that has one attached.
+    notes, for a model that has one attached; `server` where a model is that answers behind one.
 
     Raises NoteError when the run was not planned, ModelError or StorageError when the model cannot be had, DatabaseUnreachable when
     the database stays away longer than `pace.patience`, LanguageModelError when the language model cannot be asked.
     """
-    open_coder = open_coder or CoderOpener(note_model)
+    open_coder = open_coder or CoderOpener(note_model, server)
     with record_step(database, "code_shard", coding_run_id) as detail:
         run = keep_trying(lambda: _fetch_run(database, coding_run_id), pace.patience)
         worker = _Worker(run, database, pace)

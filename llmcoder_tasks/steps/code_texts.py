@@ -18,7 +18,7 @@ from llmcoder_tasks.errors import LLMCoderError, NoteError
 from llmcoder_tasks.icd10cm.code_set import CodeSet, find_release, read_code_set
 from llmcoder_tasks.model.manifest import fetch_model
 from llmcoder_tasks.records import CodePrediction, CodingResult, ModelRef, Patient
-from llmcoder_tasks.settings import LanguageModel
+from llmcoder_tasks.settings import CoderServer, LanguageModel
 from llmcoder_tasks.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -79,6 +79,7 @@ def code_texts(
     cache_folder: Path,
     policy: str = "us-inpatient",
     note_model: LanguageModel | Path | None = None,
+    server: CoderServer | None = None,
     open_coder: OpenCoder | None = None,
 ) -> Iterator[CodingResult]:
     """A result for each row, in order: its codes, or an error and no code.
@@ -86,10 +87,10 @@ def code_texts(
     A row without a date of its own is coded under the release valid `on` that date, so only codes billable then come out. A row
     that fails harms no other. `policy` names what a place codes by choice (`coding.rules.policy.POLICIES`). Raises ModelError,
     ArtifactMissing or a database error when nothing at all can be coded. `note_model` is the language model that reads notes, for a
-    model that has one attached.
+    model that has one attached; `server` where a model is that answers behind one.
     """
     folder = fetch_model(storage, model.uri, cache_folder)
-    shelf = _Shelf(folder, database, open_coder or CoderOpener(note_model))
+    shelf = _Shelf(folder, database, open_coder or CoderOpener(note_model, server))
     for row in rows:
         yield _code_row(row, model.model_id, row.discharge_date or on, shelf, POLICIES[policy])
 

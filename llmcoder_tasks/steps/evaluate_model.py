@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llmcoder_tasks import __version__
-from llmcoder_tasks.coding.coder import Coder
+from llmcoder_tasks.coding.coder import Coder, CoderOpener
 from llmcoder_tasks.coding.coder_fit import CODER_NAME, PHRASE_KINDS, CoderFit
 from llmcoder_tasks.coding.model_alone import ModelAlone
 from llmcoder_tasks.coding.notes import code_notes
@@ -44,10 +44,12 @@ from llmcoder_tasks.evaluation.scorecard import (
 )
 from llmcoder_tasks.evaluation.suites import Suite, hash_suites, read_suites
 from llmcoder_tasks.icd10cm.code_set import CodeSet, read_code_set
+from llmcoder_tasks.model.backend import CodingModel, FreeWriter, open_model, open_untrained
 from llmcoder_tasks.model.manifest import MANIFEST_NAME, fetch_model, read_stored_manifest
+from llmcoder_tasks.model.server_answers import made_up_texts
 from llmcoder_tasks.progress import record_step, track
 from llmcoder_tasks.records import DatasetRef, ModelRef, ScorecardRef
-from llmcoder_tasks.settings import LanguageModel
+from llmcoder_tasks.settings import CoderServer, LanguageModel
 from llmcoder_tasks.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -74,6 +76,7 @@ def evaluate_model(
     cache_folder: Path,
     limit: int = DEFAULT_LIMIT,
     note_model: LanguageModel | Path | None = None,
+    server: CoderServer | None = None,
 ) -> ScorecardRef:
     """Score a model, its stage one, its untrained self, the lexical baseline and the whole coder on a dataset's suites.
 
@@ -102,7 +105,7 @@ def evaluate_model(
                     cache_folder=cache_folder,
                     work_folder=Path(folder),
                     limit=limit,
-                    note_model=note_model,
+                    opener=CoderOpener(note_model, server),
                     corrections=corrections,
                     in_service=in_service,
                 )
@@ -164,7 +167,7 @@ class _Evaluation:
         cache_folder: Path,
         work_folder: Path,
         limit: int,
-        note_model: LanguageModel | Path | None,
+        opener: CoderOpener,
         corrections: Sequence[HeldOut],
         in_service: ModelRef | None,
     ) -> None:
@@ -175,7 +178,7 @@ class _Evaluation:
         self.dataset, self.manifest = dataset, read_manifest(storage, dataset.uri)
         self.storage, self.database = storage, database
         self.cache_folder, self.work_folder = cache_folder, work_folder
-        self.limit, self.note_model = limit, note_model
+        self.limit, self.opener = limit, opener
         self.corrections, self.in_service = corrections, in_service
         self.opponent: CoderRow | None = None
         self.reviewed: ReviewedFigures | None = None
@@ -191,9 +194,7 @@ class _Evaluation:
         stages = self._fetch_stages()
         fit = CoderFit.parse(files.coder)
         selection = Selection.parse(files.selection) if files.selection is not None else None
-        rows = _open_rows(
-            stages, code_set, fit, selection, self._open_in_service(code_set), limit=self.limit, note_model=self.note_model
-        )
+        rows = _open_rows(stages, code_set, fit, selection, self._open_in_service(code_set), limit=self.limit, opener=self.opener)
         groups = self._group_codes(code_set)
         breadth = self._make_breadth(code_set, groups, data) if groups else None
         outcomes = self._score(rows, suites, breadth, code_set)
@@ -216,7 +217,8 @@ class _Evaluation:
         )
         evidence = Evidence(
             titles={code.code: code.long_title for code in code_set.codes},
-            curves={stage: read_curve(folder / CURVE_NAME) for stage, folder in stages.items()},
+            # A model behind a server has none of ours.
+            curves={stage: read_curve(folder / CURVE_NAME) for stage, folder in stages.items() if (folder / CURVE_NAME).is_file()},
             reliability=[ReliabilityBin(entry.confidence, entry.accuracy, entry.n) for entry in fit.together.reliability],
         )
         self._write(scorecard, outcomes, evidence)
@@ -244,7 +246,7 @@ class _Evaluation:
 
         def open_row() -> CoderRow:
             folder = fetch_model(self.storage, model.uri, self.cache_folder)
-            coder = Coder.open(folder, code_set, note_model=self.note_model)
+            coder = self.opener(folder, code_set)
             self.opponent = CoderRow(IN_SERVICE, coder.predict_together, _note_predictor(coder), self.limit)
             return self.opponent
 
@@ -267,12 +269,14 @@ class _Evaluation:
         outcomes: list[Outcome] = []
         for row in track(rows, "evaluating", total=len(CODERS) if breadth else len(CODERS) - 1, unit="coders"):
             started = time.monotonic()
-            for suite in suites:
-                outcomes += row.score(suite, known_codes=known_codes)
-            if breadth and row.coder in (IN_SERVICE, CANDIDATE):
-                before = time.process_time()
-                outcomes += score_suite(row.coder, row.phrases, breadth, known_codes=known_codes)
-                self.breadth_seconds[row.coder] = round(time.process_time() - before, 2)
+            with made_up_texts(self.cache_folder / "answers"):
+                row.prepare(suites)
+                for suite in suites:
+                    outcomes += row.score(suite, known_codes=known_codes)
+                if breadth and row.coder in (IN_SERVICE, CANDIDATE):
+                    before = time.process_time()
+                    outcomes += score_suite(row.coder, row.phrases, breadth, known_codes=known_codes)
+                    self.breadth_seconds[row.coder] = round(time.process_time() - before, 2)
             if row.coder == CANDIDATE:
                 self.reviewed = self._judge_corrections(row.phrases, code_set)
                 self.notes_by_source = self._judge_notes(row.notes, code_set)
@@ -357,28 +361,28 @@ def _open_rows(
     open_in_service: Callable[[], CoderRow] | None,
     *,
     limit: int,
-    note_model: LanguageModel | Path | None,
+    opener: CoderOpener,
 ) -> Iterator[CoderRow]:
     """The rows of a scorecard in the order of CODERS, each opened when its turn comes. Raises ModelError."""
-    # Here: they import torch, which a DAG file must not.
-    from llmcoder_tasks.model.local import LocalModel
-    from llmcoder_tasks.model.trie import CodeTrie
-
     *_, folder = stages.values()
-    untrained = LocalModel.untrained(folder)
+    untrained = open_untrained(folder, opener.server)
     answer = partial(untrained.predict, trie=None)
-    yield CoderRow("untrained", answer, answer, min(limit, UNTRAINED_LIMIT))
-    coder = Coder.open(folder, code_set, fit=fit, selection=selection, note_model=note_model)
+    yield CoderRow("untrained", answer, answer, min(limit, UNTRAINED_LIMIT), _ask_ahead(untrained))
+    coder = Coder.open(folder, code_set, fit=fit, selection=selection, note_model=opener.note_model, server=opener.server)
     words_alone = Coder(code_set, index=coder.index, fit=fit)
     yield CoderRow("lexical", coder.predict_lexical, _note_predictor(words_alone), limit)
     for stage, path in stages.items():
-        model = LocalModel.load(path)
-        trie = CodeTrie.build((code.code for code in code_set.billable), model.tokenizer)
+        model = open_model(path, opener.server)
+        trie = model.allow(code.code for code in code_set.billable)
         # A model alone answers a note as one long phrase, from the note's beginning.
-        yield CoderRow(stage, ModelAlone(model, trie).predict, partial(model.predict, trie=trie), limit)
+        yield CoderRow(stage, ModelAlone(model, trie).predict, partial(model.predict, trie=trie), limit, _ask_ahead(model))
     if open_in_service is not None:
         yield open_in_service()
     yield CoderRow("together", coder.predict_together, _note_predictor(coder), limit)
+
+
+def _ask_ahead(model: CodingModel) -> Predictor | None:
+    return model.read_codes if isinstance(model, FreeWriter) else None
 
 
 def _note_predictor(coder: Coder) -> Predictor:

@@ -8,7 +8,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-from llmcoder_tasks.coding.coder import Coder
+from llmcoder_tasks.coding.coder import Coder, CoderOpener
+from llmcoder_tasks.coding.model_alone import ModelAlone
 from llmcoder_tasks.coding.notes import code_notes
 from llmcoder_tasks.database import Database
 from llmcoder_tasks.errors import EvaluationError
@@ -18,10 +19,11 @@ from llmcoder_tasks.evaluation.outcomes import Predictor, score_suite
 from llmcoder_tasks.evaluation.scorecard import build_cell
 from llmcoder_tasks.evaluation.suites import BadRow, Suite, hash_suites, read_suite_file
 from llmcoder_tasks.icd10cm.code_set import CodeSet, find_release, read_code_set
+from llmcoder_tasks.model.backend import open_model
 from llmcoder_tasks.model.manifest import fetch_model
 from llmcoder_tasks.progress import record_step, track
 from llmcoder_tasks.records import ModelRef
-from llmcoder_tasks.settings import LanguageModel
+from llmcoder_tasks.settings import CoderServer, LanguageModel
 from llmcoder_tasks.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ def evaluate_suite(
     cache_folder: Path,
     way: Way = "together",
     note_model: LanguageModel | Path | None = None,
+    server: CoderServer | None = None,
 ) -> SuiteResult:
     """Score a published model on a file, with the codes valid `on` a date. Nothing of it is kept but how long it took.
 
@@ -79,7 +82,8 @@ def evaluate_suite(
         folder = fetch_model(storage, model.uri, cache_folder)
         own = Suite("suite", tuple(examples))
         known_codes = frozenset(code.code for code in code_set.codes)
-        outcomes = score_suite(way, _in_batches(_open(folder, code_set, kind, way, note_model)), own, known_codes=known_codes)
+        predictor = _in_batches(_open(folder, code_set, kind, way, CoderOpener(note_model, server)))
+        outcomes = score_suite(way, predictor, own, known_codes=known_codes)
         detail["items"] = len(examples)
     cell = build_cell(outcomes, [own])
     return SuiteResult(
@@ -98,16 +102,12 @@ def evaluate_suite(
     )
 
 
-def _open(folder: Path, code_set: CodeSet, kind: TextKind, way: Way, note_model: LanguageModel | Path | None) -> Predictor:
+def _open(folder: Path, code_set: CodeSet, kind: TextKind, way: Way, opener: CoderOpener) -> Predictor:
     """What names all codes that a model folder proposes for texts, one way or another."""
     if way == "model":
-        from llmcoder_tasks.coding.model_alone import ModelAlone
-        from llmcoder_tasks.model.local import LocalModel  # imports torch
-        from llmcoder_tasks.model.trie import CodeTrie
-
-        model = LocalModel.load(folder)
-        return ModelAlone(model, CodeTrie.build(code_set.titles, model.tokenizer)).predict
-    coder = Coder.open(folder, code_set, note_model=note_model)
+        model = open_model(folder, opener.server)
+        return ModelAlone(model, model.allow(code_set.titles)).predict
+    coder = opener(folder, code_set)
     if way == "lexical":
         coder = Coder(code_set, index=coder.index, fit=coder.fit)
     if kind == "note":

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,9 +28,13 @@ from llmcoder_tasks.database import Database
 from llmcoder_tasks.dataset.store import fetch_dataset, read_examples, read_manifest
 from llmcoder_tasks.errors import ArtifactMissing, DatasetError, ModelError
 from llmcoder_tasks.icd10cm.code_set import read_code_set
+from llmcoder_tasks.model import backend
+from llmcoder_tasks.model.backend import FreeWriter
 from llmcoder_tasks.model.manifest import fetch_model
+from llmcoder_tasks.model.server_answers import made_up_texts
 from llmcoder_tasks.progress import record_step, track
 from llmcoder_tasks.records import DatasetRef, Example, ModelRef
+from llmcoder_tasks.settings import CoderServer
 from llmcoder_tasks.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -53,11 +58,13 @@ def fit_coder(
     cache_folder: Path,
     items_of_a_scenario: int = ITEMS_OF_A_SCENARIO,
     open_model: Callable[[Path], CodeScorer] | None = None,
+    server: CoderServer | None = None,
 ) -> ModelRef:
     """Fit on the validation split and write `coders/<model_id>/coder.json`; the same model, dataset and limit change nothing.
 
-    `open_model` opens a model folder (default: `LocalModel.load`). Raises DatasetError when the dataset has no validation items,
-    ModelError when the model's files are altered.
+    `open_model` opens a model folder (default: as the folder says, `server` being where a model is that it only names). Raises
+    DatasetError when the dataset has no validation items, ModelError when the model's files are altered, WorkPending while a batch
+    of questions is under way at a server that is not waited for.
     """
     fingerprint = _fingerprint(FIT_VERSION, model.model_id, dataset.dataset_id, items_of_a_scenario)
     key = f"coders/{model.model_id}/{CODER_NAME}"
@@ -68,9 +75,10 @@ def fit_coder(
         folder = fetch_dataset(storage, dataset, cache_folder)
         examples = _read_validation(folder, items_of_a_scenario)
         release_key = read_manifest(storage, dataset.uri).release_key
-        scorer = (open_model or _load_model)(fetch_model(storage, model.uri, cache_folder))
+        scorer = (open_model or partial(backend.open_model, server=server))(fetch_model(storage, model.uri, cache_folder))
         coder = Coder(read_code_set(database, release_key), model=scorer)
-        items = _judge(_list_texts(examples, coder), coder)
+        with made_up_texts(cache_folder / "answers"):
+            items = _judge(_list_texts(examples, coder), coder)
         weight, lexical, together = fit_weight_and_calibrations(items, coder.code_set.titles)
         known = frozenset(coder.code_set.titles)
         fit = CoderFit(fingerprint, model.model_id, dataset.dataset_id, release_key, weight, lexical, together, known)
@@ -91,12 +99,6 @@ def _read_fingerprint(storage: Storage, key: str) -> str:
 
 def _fingerprint(*inputs: str | int) -> str:
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
-
-
-def _load_model(folder: Path) -> CodeScorer:
-    from llmcoder_tasks.model.local import LocalModel
-
-    return LocalModel.load(folder)
 
 
 class _Text(NamedTuple):
@@ -138,6 +140,8 @@ def _cut(examples: Sequence[Example], coder: Coder) -> list[_Text]:
 def _judge(texts: Sequence[_Text], coder: Coder) -> list[ValidationItem]:
     """Every text, judged by words and together with the model."""
     items: list[ValidationItem] = []
+    if isinstance(coder.model, FreeWriter):
+        coder.model.read_codes([item.text for item in texts])  # all at once: a server's Batch API takes them together
     starts = range(0, len(texts), _BATCH)
     for start in track(starts, "weighing validation items", total=len(starts), unit="batches"):
         batch = texts[start : start + _BATCH]

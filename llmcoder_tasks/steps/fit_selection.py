@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from llmcoder_tasks.coding.coder import Coder
@@ -20,6 +21,7 @@ from llmcoder_tasks.icd10cm.code_set import CodeSet, read_code_set
 from llmcoder_tasks.model.manifest import fetch_model, read_stored_manifest
 from llmcoder_tasks.progress import record_step
 from llmcoder_tasks.records import ModelRef
+from llmcoder_tasks.settings import CoderServer
 from llmcoder_tasks.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -31,8 +33,8 @@ OpenCoder = Callable[[Path, CodeSet, bytes], PhraseCoder]
 """Opens a model folder under a release with the bytes of its `coder.json`."""
 
 
-def _open_coder(folder: Path, code_set: CodeSet, coder_json: bytes) -> PhraseCoder:
-    return Coder.open(folder, code_set, fit=CoderFit.parse(coder_json))
+def _open_coder(folder: Path, code_set: CodeSet, coder_json: bytes, *, server: CoderServer | None) -> PhraseCoder:
+    return Coder.open(folder, code_set, fit=CoderFit.parse(coder_json), server=server)
 
 
 def fit_selection(
@@ -42,7 +44,8 @@ def fit_selection(
     database: Database,
     cache_folder: Path,
     notes_file: Path | None = None,
-    open_coder: OpenCoder = _open_coder,
+    open_coder: OpenCoder | None = None,
+    server: CoderServer | None = None,
 ) -> ModelRef:
     """Learn from coded notes and write `coders/<model_id>/selection.json`, where held-out notes show that it beats the constants.
 
@@ -65,6 +68,7 @@ def fit_selection(
             logger.info("%s has learnt from these %d coded notes already: nothing to do", model.model_id, len(notes))
             return model
         folder = fetch_model(storage, model.uri, cache_folder)
+        open_coder = open_coder or partial(_open_coder, server=server)
         selection = learn_selection(notes, open_coder(folder, read_code_set(database, release_key), coder_json))
         detail.update(selection.evidence)
         if selection.evidence["f1"] > selection.evidence["constants_f1"]:

@@ -8,27 +8,32 @@ import logging
 import resource
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from llmcoder_tasks import __version__
 from llmcoder_tasks.database import Database
 from llmcoder_tasks.dataset.store import fetch_dataset, read_examples, read_manifest
-from llmcoder_tasks.errors import TrainingError
+from llmcoder_tasks.errors import SettingsError, TrainingError
 from llmcoder_tasks.icd10cm.code_set import read_code_set
 from llmcoder_tasks.model.base_weights import start_from_nothing, start_from_pretrained, start_from_stage
 from llmcoder_tasks.model.manifest import MANIFEST_NAME, fetch_model, read_stored_manifest, write_manifest
 from llmcoder_tasks.model.plan import PLAN_NAME, TrainingPlan
-from llmcoder_tasks.model.recipe import FULL_STAGES, STAGES, UPDATE, Recipe
+from llmcoder_tasks.model.recipe import FULL_STAGES, STAGES, UPDATE, AnyRecipe, Recipe, ServerRecipe
+from llmcoder_tasks.model.server_model import ServedName
+from llmcoder_tasks.model.server_training import render_lines, train_at_server
 from llmcoder_tasks.model.tokenizer import AnswerTokenizer
 from llmcoder_tasks.model.training_run import Job, ProgressReport, RunFolder, launch_training
 from llmcoder_tasks.model.update import find_codes_to_learn, find_obstacle
 from llmcoder_tasks.progress import record_step
 from llmcoder_tasks.records import CORRECTIONS, DatasetRef, Example, ModelRef
+from llmcoder_tasks.settings import CoderServer
 from llmcoder_tasks.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -40,23 +45,29 @@ TRAINER_VERSION = 2
 def train_model(
     dataset: DatasetRef,
     *,
-    recipe: Recipe,
+    recipe: AnyRecipe,
     stage: str,
     base: ModelRef | None,
     storage: Storage,
     database: Database,
     work_folder: Path,
     processes: int | None,
+    server: CoderServer | None = None,
+    report: Callable[[str], None] = logger.info,
 ) -> ModelRef:
     """Train `stage` of `recipe`; stage two starts from `base`, the model of stage one, an update from one of an earlier release.
 
     The model's id is a fingerprint of dataset, recipe, stage and base: the same call again finds the model trained and returns at
     once, and after a kill it goes on from the last checkpoint in `work_folder`. `processes` (None: as the recipe says) changes how
-    fast a model is trained, not which steps it takes, and is no part of the id.
+    fast a model is trained, not which steps it takes, and is no part of the id. A recipe for a server is trained there, by
+    one paid job, whatever is retried; `report` gets its cost before it begins, and how it stands.
 
-    Raises TrainingError when the run does not reach its end, TrainingInterrupted when a retry may go on; nothing is published then.
+    Raises TrainingError when the run does not reach its end, TrainingInterrupted when a retry may go on, WorkPending while a server
+    is at work that is not waited for; nothing is published then.
     """
     _verify_stage(stage, base, recipe)
+    if isinstance(recipe, ServerRecipe):
+        return _train_at_server(dataset, recipe, stage, base, storage, database, work_folder, server, report)
     release_key = read_manifest(storage, dataset.uri).release_key
     base_release = _read_base_release(base, recipe, release_key, storage) if base and stage == UPDATE else None
     model_id = make_model_id(release_key, dataset.dataset_id, recipe, stage, base)
@@ -81,23 +92,109 @@ def train_model(
                 write_manifest(folder.model, facts)
                 storage.publish_folder(folder.model, f"training/{model_id}", last=MANIFEST_NAME)
             manifest = read_stored_manifest(storage, ref.uri)
-            _record(database, ref, manifest, storage)
+            _record(database, ref, manifest, storage.read_bytes(f"{storage.key_of(ref.uri)}/training_log.jsonl").decode())
             shutil.rmtree(folder.path, ignore_errors=True)
         detail.update(manifest["figures"])
     return ref
 
 
-def make_model_id(release_key: str, dataset_id: str, recipe: Recipe, stage: str, base: ModelRef | None) -> str:
+def _train_at_server(
+    dataset: DatasetRef,
+    recipe: ServerRecipe,
+    stage: str,
+    base: ModelRef | None,
+    storage: Storage,
+    database: Database,
+    work_folder: Path,
+    server: CoderServer | None,
+    report: Callable[[str], None],
+) -> ModelRef:
+    """`train_model` by a server. Its job, and not this process, is what must not be lost: there is no folder to resume from."""
+    if server is None:
+        raise SettingsError(
+            f"recipe {recipe.name} is trained by a server: set LLMCODER_CODER_LLM_URL, and the key where it wants one"
+        )
+    manifest = read_manifest(storage, dataset.uri)
+    model_id = make_model_id(manifest.release_key, dataset.dataset_id, recipe, stage, base)
+    ref = ModelRef(model_id, storage.uri_of(f"training/{model_id}"))
+    with record_step(database, "train_model", model_id) as detail:
+        if storage.exists(f"training/{model_id}/{MANIFEST_NAME}"):
+            logger.info("%s is already trained: nothing to do", model_id)
+        else:
+            examples = _read_server_examples(fetch_dataset(storage, dataset, work_folder / "datasets"), recipe, stage, server)
+            with tempfile.TemporaryDirectory(prefix="model-") as name:
+                folder = Path(name)
+                figures = train_at_server(
+                    model_id,
+                    recipe=recipe,
+                    stage=recipe.stages[stage],
+                    base=_read_served_name(base, storage).model if base else recipe.base_model,
+                    lines=render_lines(examples, recipe.stages[stage], dataset.dataset_id),
+                    server=server,
+                    database=database,
+                    on=datetime.now(UTC).date(),
+                    folder=folder,
+                    report=report,
+                )
+                facts = {
+                    "model_id": model_id,
+                    "stage": stage,
+                    "recipe": recipe.name,
+                    "recipe_settings": recipe.to_dict(),
+                    "seed": recipe.seed,
+                    "code_version": __version__,
+                    "figures": figures,
+                    "release_key": manifest.release_key,
+                    "dataset_id": dataset.dataset_id,
+                    "base_model_id": base.model_id if base else None,
+                    "base_weights": recipe.base_model,
+                }
+                write_manifest(folder, facts)
+                storage.publish_folder(folder, f"training/{model_id}", last=MANIFEST_NAME)
+        stored = read_stored_manifest(storage, ref.uri)
+        _record(database, ref, stored, "")
+        detail.update(stored["figures"])
+    return ref
+
+
+def _read_served_name(base: ModelRef, storage: Storage) -> ServedName:
+    """What stage two starts from, as the server knows it. Raises ModelError when stage one was trained elsewhere."""
+    with tempfile.TemporaryDirectory(prefix="base-") as folder:
+        return ServedName.read(fetch_model(storage, base.uri, Path(folder)))
+
+
+def _read_server_examples(folder: Path, recipe: ServerRecipe, stage: str, server: CoderServer) -> list[Example]:
+    """What a server is to learn. Raises TrainingError where that holds patients' words and no agreement covers the server."""
+    settings = recipe.stages[stage]
+    examples = [
+        example
+        for scenario in settings.scenarios
+        for example in read_examples(folder, scenario, split="train", limit=settings.examples)
+    ]
+    corrections: list[Example] = []
+    if settings.epochs and stage != FULL_STAGES[0] and (folder / f"{CORRECTIONS}.parquet").is_file():
+        corrections = read_examples(folder, CORRECTIONS, split="train")
+    if corrections and not server.covers_patients:
+        raise TrainingError(
+            f"{folder.name} holds {len(corrections)} phrases that people corrected, a patient's words, which would be sent to "
+            f"{server.host}: where an agreement covers that, say so by LLMCODER_CODER_LLM_AGREEMENT={server.host}; else build the "
+            "dataset with LLMCODER_TRAIN_ON_CORRECTIONS=off"
+        )
+    return examples + corrections
+
+
+def make_model_id(release_key: str, dataset_id: str, recipe: AnyRecipe, stage: str, base: ModelRef | None) -> str:
     """Like `FY2026-April-compact-stage_two-1a2b3c4d`: readable, and the same for the same inputs."""
     settings = recipe.to_dict()
     settings |= {"stages": settings["stages"][stage]}
-    settings.pop("processes")
+    for name in ("processes", "max_cost"):  # they change no model
+        settings.pop(name, None)
     inputs = [TRAINER_VERSION, dataset_id, settings, stage, base.model_id if base else None]
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     return f"{release_key}-{recipe.name}-{stage}-{digest[:8]}"
 
 
-def _verify_stage(stage: str, base: ModelRef | None, recipe: Recipe) -> None:
+def _verify_stage(stage: str, base: ModelRef | None, recipe: AnyRecipe) -> None:
     if stage not in STAGES:
         raise TrainingError(f"there is no stage {stage!r}: expected {' or '.join(STAGES)}")
     if stage not in recipe.stages:
@@ -217,9 +314,8 @@ def read_curve(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def _record(database: Database, ref: ModelRef, manifest: dict[str, Any], storage: Storage) -> None:
+def _record(database: Database, ref: ModelRef, manifest: dict[str, Any], curve: str) -> None:
     """The row of the model and of its curve; a second call changes nothing."""
-    curve = storage.read_bytes(f"{storage.key_of(ref.uri)}/training_log.jsonl").decode()
     with database.transaction() as transaction:
         added = transaction.execute(
             "record_model",
@@ -234,7 +330,7 @@ def _record(database: Database, ref: ModelRef, manifest: dict[str, Any], storage
                 "manifest": json.dumps(manifest),
             },
         )
-        if added:
+        if added and curve:
             lines = [json.loads(line) | {"model_id": ref.model_id} for line in curve.splitlines()]
             transaction.execute("record_training_metrics", lines)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from llmcoder_tasks.coding.model_alone import ModelAlone
-from llmcoder_tasks.model.local import Answer
+from llmcoder_tasks.model.backend import Answer
 
 SURE = {"gout": "M109", "fracture of femur, left, initial encounter": "S7292XA", "hypertension": "I10"}
 
@@ -18,7 +17,7 @@ class SureOfSome:
     """Stands for a trained model: it is sure of SURE, and guesses at everything else."""
 
     def __init__(self, conditions_per_answer: str) -> None:
-        self.tokenizer = SimpleNamespace(settings=SimpleNamespace(conditions_per_answer=conditions_per_answer))
+        self.conditions_per_answer = conditions_per_answer
         self.asked: list[str] = []
 
     def answer(self, texts: Sequence[str], *, trie: object) -> list[Answer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from llmcoder_tasks.errors import RecipeError
-from llmcoder_tasks.model.recipe import parse_recipe, read_recipe
+from llmcoder_tasks.model.recipe import ServerRecipe, parse_recipe, read_recipe
 from llmcoder_tasks.settings import RECIPES_FOLDER
 
 
@@ -36,7 +37,7 @@ def test_the_llama_recipe_has_the_published_settings() -> None:
 
 
 def test_an_unknown_recipe_gets_the_nearest_name() -> None:
-    known = "compact, compact-short, llama-3.2-1b, tiny"
+    known = "compact, compact-short, llama-3.2-1b, openai-gpt-4o-mini, served, tiny"
     with pytest.raises(RecipeError, match=f"no recipe 'compct' .did you mean 'compact'.*recipes are {known}"):
         read_recipe("compct")
 
@@ -114,3 +115,32 @@ def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
     path.write_text("a: [1")
     with pytest.raises(RecipeError, match="r.yaml is no YAML"):
         read_recipe(str(path))
+
+
+def test_the_recipe_for_openai_has_the_hyperparameters_of_the_seed_and_a_dated_snapshot() -> None:
+    recipe = read_recipe("openai-gpt-4o-mini")
+    assert isinstance(recipe, ServerRecipe)
+    assert parse_recipe(recipe.to_dict(), "again") == recipe
+    stages = [(stage.epochs, stage.learning_rate_multiplier) for stage in recipe.stages.values()]
+    assert (recipe.base_model, stages) == ("gpt-4o-mini-2024-07-18", [(10, 1.8), (5, 1.0)])
+
+
+UNTRAINED: dict[str, Any] = {"scenarios": [], "epochs": 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backend": "azure"}, "backend is 'azure': expected 'openai'"),
+        ({"base_modl": "x"}, "unknown key 'base_modl' (did you mean 'base_model'?)"),
+        ({"max_cost": -1.0}, "max_cost is -1.0: expected 0 or more"),
+        ({"stages": {}}, "stages must be stage_one and stage_two, not nothing"),
+        ({"stages": {"stage_one": {"scenarios": [], "epochs": 3}, "stage_two": UNTRAINED}}, "give epochs of 1"),
+        ({"stages": {"stage_one": UNTRAINED, "stage_two": UNTRAINED | {"examples": 0}}}, "stage_two.examples is 0"),
+        ({"stages": {"stage_one": {"scenarios": ["bas"], "epochs": 3}, "stage_two": UNTRAINED}}, "did you mean 'base'?"),
+    ],
+)
+def test_a_bad_recipe_for_a_server_is_refused_with_key_and_cure(change: dict[str, Any], message: str) -> None:
+    facts = read_recipe("served").to_dict() | change
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        parse_recipe(facts, "mine.yaml")

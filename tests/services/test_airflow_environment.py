@@ -65,6 +65,12 @@ def test_settings_survive_the_way_through_the_environment(tmp_path: Path) -> Non
             "LLMCODER_NOTE_LLM_MODEL": "reader",
             "LLMCODER_NOTE_LLM_KEY": "secret",
             "LLMCODER_NOTE_LLM_AGREEMENT": "reader.example",
+            "LLMCODER_CODER_LLM_URL": "https://coder.example/v1",
+            "LLMCODER_CODER_LLM_KEY": "secret too",
+            "LLMCODER_CODER_LLM_AGREEMENT": "coder.example",
+            "LLMCODER_CODER_LLM_BATCH_FROM": "500",
+            "LLMCODER_TRAIN_PRICE": "3.5",
+            "LLMCODER_TRAIN_MAX_COST": "0",
         }
     )
     assert Settings.from_environment(render_settings(settings)) == settings
