@@ -32,9 +32,12 @@ def line_chart(
     return _draw(chart, series, labels, text)
 
 
-def bar_chart(series: Values, labels: Sequence[str], *, text: str, write: Callable[[float], str] = str) -> Markup:
-    """Upright bars, those of one label side by side."""
-    return _draw(_load_pygal().Bar(**_options(write, labels, len(series)), rounded_bars=2), series, labels, text)
+def bar_chart(
+    series: Values, labels: Sequence[str], *, text: str, write: Callable[[float], str] = str, stacked: bool = False
+) -> Markup:
+    """Upright bars, those of one label side by side or on each other."""
+    kind = _load_pygal().StackedBar if stacked else _load_pygal().Bar
+    return _draw(kind(**_options(write, labels, len(series)), rounded_bars=2), series, labels, text)
 
 
 def reliability_chart(points: Sequence[tuple[float, float]], *, text: str) -> Markup:

@@ -30,6 +30,12 @@ CONTENT_SECURITY_POLICY = "; ".join(
     )
 )
 
+REPORT_POLICY = (
+    "sandbox; default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
+"""For a report of the artifact store, a page with style sheet and drawings of its own: it runs no script, and belongs to no site, so
+that it reaches nothing of a login."""
+
 HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -59,8 +65,8 @@ class GuardedResponses:
             if message["type"] == "http.response.start":
                 started = True
                 headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
-                headers.setdefault("Cache-Control", "no-store")
+                for name, value in (*HEADERS.items(), ("Cache-Control", "no-store")):
+                    headers.setdefault(name, value)
             await send(message)
 
         try:
