@@ -64,7 +64,7 @@ def _options(write: Callable[[float], str], labels: Sequence[str], series: int) 
         "js": (), "css": (), "disable_xml_declaration": True,
         "width": 760, "height": 300, "margin": 8, "spacing": 6,
         "style": _load_pygal().style.Style(label_font_size=13, major_label_font_size=13, legend_font_size=13),
-        "show_legend": series > 1, "legend_at_bottom": True, "legend_at_bottom_columns": min(series, 3), "legend_box_size": 12,
+        "show_legend": series > 1, "legend_at_bottom": True, "legend_at_bottom_columns": min(series, 4), "legend_box_size": 12,
         "dots_size": 3.5, "value_formatter": lambda value: "" if value is None else write(value),
         "show_minor_x_labels": False, "x_labels_major_every": max(1, -(-len(labels) // _LABELS_SHOWN)),
         "max_scale": 6, "truncate_legend": -1,

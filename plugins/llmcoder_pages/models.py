@@ -33,6 +33,12 @@ PAGE_SIZE = 30
 TEXT_SHOWN = 600
 """Characters of a text of a worst answer; a whole note is longer, and stands in the report."""
 
+_FACTS: Row = {"figures": {}, "files": {}, "seed": None, "code_version": None, "base_weights": None}
+"""Of a model's manifest what is shown; an older one may lack some of it."""
+
+SCORES_DRAWN = ("lexical", "stage_two", "in_service", "together")
+"""What one would put into service; the others stand in the table."""
+
 
 @router.get("", name="models")
 def list_models(request: Request, stores: Stores, after: str | None = None) -> HTMLResponse:
@@ -139,7 +145,7 @@ def _fetch_model(stores: Connections, model_id: str) -> Row:
     model = stores.database.fetch_one("fetch_model_page", model_id=model_id)
     if model is None:
         raise HTTPException(404)
-    return model
+    return {**model, "manifest": _FACTS | model["manifest"]}
 
 
 def _choose(scorecards: Sequence[Row], evaluation_id: str | None) -> Row | None:
@@ -191,8 +197,8 @@ def _draw_curve(stores: Connections, lineage: Sequence[Row], model_id: str) -> M
         points = [row for row in rows if row["model_id"] == model["model_id"]]
         if not points:
             continue
-        for values in series.values():
-            values += [None] * len(points)
+        for name in series:
+            series[name] += [None] * len(points)
         series[model["stage"].replace("_", " ")] = [None] * len(labels) + [point["loss"] for point in points]
         labels += [f"{(tokens + point['tokens_seen']) / 1e6:.1f} M" for point in points]
         tokens += points[-1]["tokens_seen"]
@@ -206,11 +212,8 @@ def _draw_curve(stores: Connections, lineage: Sequence[Row], model_id: str) -> M
     return line_chart(series, labels, text=f"Training loss over tokens seen: {ends}", write=lambda loss: f"{loss:.2f}")
 
 
-SCORES_DRAWN = ("lexical", "stage_one", "stage_two", "in_service", "together")
-
-
 def _draw_scores(view: ScorecardView) -> Markup:
-    """Exact match of each coder but the untrained one, by scenario."""
+    """Exact match of those coders, by scenario."""
     series = {
         coder.replace("_", " "): [
             cell.exact.value if (cell := view.card.find_cell(coder, name)) else None for name in view.scenarios
@@ -218,8 +221,8 @@ def _draw_scores(view: ScorecardView) -> Markup:
         for coder in SCORES_DRAWN
         if coder in view.coders
     }
-    text = "Exact match of each coder on each scenario; the table below has the figures"
-    return bar_chart(series, view.scenarios, text=text, write=lambda share: format_percent(share))
+    text = "Exact match by scenario; the table below has the figures"
+    return bar_chart(series, view.scenarios, text=text, write=format_percent)
 
 
 def _draw_reliability(fit: CoderFit) -> Markup | None:

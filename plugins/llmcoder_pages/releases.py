@@ -162,4 +162,4 @@ def _draw_months(report: dict[str, Any]) -> Markup | None:
 
 
 def _write_count(value: float) -> str:
-    return format_count(round(value))
+    return format_count(round(value)) if value == round(value) else ""  # an axis has halves

@@ -33,8 +33,8 @@ CONTENT_SECURITY_POLICY = "; ".join(
 REPORT_POLICY = (
     "sandbox; default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
-"""For a report of the artifact store, a page with style sheet and drawings of its own: it runs no script, and belongs to no site, so
-that it reaches nothing of a login."""
+"""For a report of the artifact store, a page with style sheet and drawings of its own: it runs no script and counts as another
+site, so that nothing in it reaches a login."""
 
 HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,

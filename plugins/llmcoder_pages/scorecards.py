@@ -23,6 +23,7 @@ from llmcoder_tasks.evaluation.error_kinds import ERROR_KINDS
 from llmcoder_tasks.evaluation.non_inferiority import estimate_interval
 from llmcoder_tasks.evaluation.outcomes import Outcome, read_outcomes
 from llmcoder_tasks.evaluation.scorecard import CODERS, Cell, Mistake, Scorecard, parse_scorecard
+from llmcoder_tasks.records import SCENARIOS
 from llmcoder_tasks.storage import Storage
 
 SHIPPED = CODERS[-1]
@@ -69,9 +70,9 @@ class ScorecardView:
 
     @property
     def scenarios(self) -> list[str]:
-        """Those that somebody answered, in the order of the scorecard."""
-        answered = {cell.scenario for cell in self.card.cells}
-        return [name for name in self.card.suite_sizes if name in answered]
+        """Those that somebody answered, in the order of datasets; the database does not keep that of the scorecard."""
+        order = {name: place for place, name in enumerate(SCENARIOS)}
+        return sorted({cell.scenario for cell in self.card.cells}, key=lambda name: (order.get(name, len(order)), name))
 
     @property
     def best(self) -> set[tuple[str, str]]:
