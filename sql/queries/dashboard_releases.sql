@@ -55,16 +55,16 @@ SELECT release_key, effective_from, effective_to,
        current_date BETWEEN effective_from AND coalesce(effective_to, 'infinity') AS is_valid_today
 FROM release_validity ORDER BY effective_from DESC;
 
--- Codes that begin with :prefix, in the order of the tabular list. In any collation of letters and digits Z is the last.
+-- Codes that begin with a prefix, in the order of the tabular list. In any collation of letters and digits Z is the last.
 -- name: find_codes_by_prefix
-SELECT code, is_billable, long_title AS title, position
+SELECT code, is_billable, long_title AS title, position, CAST(NULL AS text) AS term
 FROM codes
 WHERE release_key = :release_key AND code BETWEEN :prefix AND rpad(:prefix, 7, 'Z')
   AND position > :after_position
 ORDER BY position
 LIMIT :limit;
 
--- Codes with every word in their long title, or all in one term that names them. Each :word is an array of patterns, in small letters,
+-- Codes with every word in their long title, or all in one term that names them. Each word is an array of patterns, in small letters,
 -- with a capital, and in capitals: comparing letter by letter with LIKE is ten times as fast as ILIKE, and needs no index beside that
 -- of the release.
 -- name: find_codes_by_words
