@@ -115,10 +115,7 @@ def _may_start(person: Person, dag_id: str) -> bool:
 def _find_report(stores: Connections, release: Row) -> tuple[dict[str, Any] | None, str]:
     """What is shown of the newest report of a release, or None and why there is nothing."""
     if release["report_uri"] is None:
-        return (
-            None,
-            "Nobody has reported yet what this release changes here: the DAG ingest_release does, or `llmcoder report-release`.",
-        )
+        return None, "Its changes were not reported yet: the DAG ingest_release does that, or `llmcoder report-release`."
     try:
         return _read_report(stores.storage, release["report_uri"]), ""
     except StorageError:

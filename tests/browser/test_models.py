@@ -24,13 +24,11 @@ def test_every_page_of_a_real_model_and_its_release(pages: pages_app.Pages, visi
         "releases/FY2026-April/changes", f"codes?q={REVISED.code[:3]}&release=FY2026-April", f"codes/{DEAD.code}",
     ]  # fmt: skip
     for path in paths:
-        for dark in (False, True):
-            for width in (1280, 390):
-                page = visit(path, role="op", dark=dark, width=width)
-                for summary in page.locator("summary").all():
-                    summary.click()  # what is folded is part of the page
-                assert_accessible(page)
-                assert_fits(page)
+        for dark, width in ((False, 390), (True, 1280)):
+            page = visit(path, role="op", dark=dark, width=width)
+            page.evaluate("() => document.querySelectorAll('details').forEach((one) => (one.open = true))")
+            assert_accessible(page)
+            assert_fits(page)
     _find_the_model(visit, hospital)
     _open_the_report(visit, promoted)
     _follow_a_dead_code(visit)

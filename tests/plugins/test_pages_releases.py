@@ -87,7 +87,7 @@ def test_without_a_report_or_its_file_the_release_shows_what_the_database_knows(
 ) -> None:
     client = pages.client("viewer")
     text = client.get(f"releases/{NEW}").text
-    assert "was not reported yet" in text
+    assert "were not reported yet" in text
     assert client.get(f"releases/{NEW}/report").status_code == 404
     reference = report_release(NEW, storage=pages.stores.storage, database=database)
     with database.transaction() as transaction:
