@@ -67,7 +67,7 @@ def _options(write: Callable[[float], str], labels: Sequence[str], series: int) 
         "show_legend": series > 1, "legend_at_bottom": True, "legend_at_bottom_columns": min(series, 4), "legend_box_size": 12,
         "dots_size": 3.5, "value_formatter": lambda value: "" if value is None else write(value),
         "show_minor_x_labels": False, "x_labels_major_every": max(1, -(-len(labels) // _LABELS_SHOWN)),
-        "max_scale": 6, "truncate_legend": -1,
+        "max_scale": 6, "truncate_legend": -1, "truncate_label": -1,
     }  # fmt: skip
 
 

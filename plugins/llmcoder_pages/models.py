@@ -200,7 +200,7 @@ def _draw_curve(stores: Connections, lineage: Sequence[Row], model_id: str) -> M
         for name in series:
             series[name] += [None] * len(points)
         series[model["stage"].replace("_", " ")] = [None] * len(labels) + [point["loss"] for point in points]
-        labels += [f"{(tokens + point['tokens_seen']) / 1e6:.1f} M" for point in points]
+        labels += [_write_tokens(tokens + point["tokens_seen"]) for point in points]
         tokens += points[-1]["tokens_seen"]
     if not series:
         return None
@@ -210,6 +210,10 @@ def _draw_curve(stores: Connections, lineage: Sequence[Row], model_id: str) -> M
         for stage, values in series.items()
     )
     return line_chart(series, labels, text=f"Training loss over tokens seen: {ends}", write=lambda loss: f"{loss:.2f}")
+
+
+def _write_tokens(count: int) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
 
 
 def _draw_scores(view: ScorecardView) -> Markup:
