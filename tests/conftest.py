@@ -21,8 +21,8 @@ RELEASES_FOLDER = Path(__file__).resolve().parent.parent.parent / "shared" / "da
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts an Airflow is longest: of several workers one begins with it, so that it does not stand alone at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("end_to_end") is None)
+    """The whole loops are longest: of several workers one begins with them, so that they do not stand alone at the end."""
+    items.sort(key=lambda item: item.path.parent.name != "e2e")
 
 
 @pytest.fixture(autouse=True)

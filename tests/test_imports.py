@@ -61,6 +61,16 @@ READ_BY_PAGES = {
     "steps.check_deadlines",  # whether a release comes or is in effect without a model
     "steps.find_code",  # the codes of a release by their words
     "evaluation.registry",  # the model in service
+    "evaluation.scorecard",  # a scorecard out of its row, ...
+    "evaluation.report",  # ... what its rows mean, ...
+    "evaluation.error_kinds",
+    "evaluation.outcomes",  # ... the answers behind it, ...
+    "evaluation.comparison",  # ... and those of two models, slice by slice, ...
+    "evaluation.non_inferiority",  # ... with intervals
+    "coding.coder_fit",  # how honest a coder's confidence is
+    "dataset.example_frames",  # the chapter of a code
+    "icd10cm.release_report",  # kinds of change, and ...
+    "icd10cm.release_page",  # ... names of chapters
 }
 """What pages may import beside ground: reads, and the functions that write a review."""
 

@@ -100,13 +100,14 @@ def write_outcomes(outcomes: Sequence[Outcome], path: Path) -> None:
     pq.write_table(pa.table(columns, schema=schema), path)
 
 
-def read_outcomes(path: Path) -> list[Outcome]:
-    """The inverse of `write_outcomes`. Raises EvaluationError when the file is none of that kind."""
+def read_outcomes(path: Path, *, coder: str | None = None) -> list[Outcome]:
+    """The inverse of `write_outcomes`, or the outcomes of one coder. Raises EvaluationError when the file is none of that kind."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(path, columns=_COLUMNS).to_pylist()
+        filters = [("coder", "==", coder)] if coder else None
+        rows = pq.read_table(path, columns=_COLUMNS, filters=filters).to_pylist()
         return [Outcome(**{**row, "true": tuple(row["true"]), "predicted": tuple(row["predicted"])}) for row in rows]
     except (pa.ArrowException, TypeError, KeyError, OSError) as error:
         raise EvaluationError(f"{path.name} holds no outcomes ({type(error).__name__}): evaluate the model again") from error

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from llmcoder_pages import home, nights, reports, review
+from llmcoder_pages import codes, home, models, nights, releases, reports, review
 from llmcoder_pages.rendering import STATIC_FOLDER, render_page
 from llmcoder_pages.responses import GuardedResponses
 from llmcoder_pages.security import find_person, verify_rights
@@ -25,7 +25,15 @@ from llmcoder_tasks.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-PAGES: Sequence[APIRouter] = (home.router, nights.router, review.router, reports.router)
+PAGES: Sequence[APIRouter] = (
+    home.router,
+    nights.router,
+    models.router,
+    releases.router,
+    codes.router,
+    review.router,
+    reports.router,
+)
 """Every group of pages; a new one goes in here."""
 
 UNREACHABLE = (DatabaseUnreachable, StorageUnreachable, SettingsError)

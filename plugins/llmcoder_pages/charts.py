@@ -33,11 +33,18 @@ def line_chart(
 
 
 def bar_chart(
-    series: Values, labels: Sequence[str], *, text: str, write: Callable[[float], str] = str, every_label: bool = False
+    series: Values,
+    labels: Sequence[str],
+    *,
+    text: str,
+    write: Callable[[float], str] = str,
+    every_label: bool = False,
+    stacked: bool = False,
 ) -> Markup:
-    """Upright bars, those of one label side by side. With `every_label` none is left out to save space."""
+    """Upright bars, those of one label side by side or on each other. With `every_label` none is left out to save space."""
+    kind = _load_pygal().StackedBar if stacked else _load_pygal().Bar
     options = _options(write, () if every_label else labels, len(series))
-    return _draw(_load_pygal().Bar(**options, rounded_bars=2), series, labels, text)
+    return _draw(kind(**options, rounded_bars=2), series, labels, text)
 
 
 def reliability_chart(points: Sequence[tuple[float, float]], *, text: str) -> Markup:
@@ -64,7 +71,7 @@ def _options(write: Callable[[float], str], labels: Sequence[str], series: int) 
         "js": (), "css": (), "disable_xml_declaration": True,
         "width": 520, "height": 250, "margin": 8, "spacing": 6,
         "style": _load_pygal().style.Style(label_font_size=13, major_label_font_size=13, legend_font_size=13),
-        "show_legend": series > 1, "legend_at_bottom": True, "legend_at_bottom_columns": min(series, 3), "legend_box_size": 12,
+        "show_legend": series > 1, "legend_at_bottom": True, "legend_at_bottom_columns": min(series, 4), "legend_box_size": 12,
         "dots_size": 3.5, "value_formatter": lambda value: "" if value is None else write(value),
         "show_minor_x_labels": False, "x_labels_major_every": max(1, -(-len(labels) // _LABELS_SHOWN)),
         "max_scale": 6, "truncate_legend": -1, "truncate_label": -1,
