@@ -19,20 +19,20 @@ from llmcoder_tasks.errors import ArtifactMissing
 
 router = APIRouter(prefix="/reports")
 
-POLICY = {
-    "Content-Security-Policy": "; ".join(
-        (
-            "default-src 'none'",
-            "style-src 'self' 'unsafe-inline'",
-            "img-src 'self' data:",
-            "font-src 'self' data:",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'self'",
-            "sandbox allow-same-origin",  # no script runs, so their own files may be loaded as ours
-        )
-    )
-}
+_POLICY = (
+    "default-src 'none'",
+    "style-src 'self' 'unsafe-inline'",
+    "img-src 'self' data:",
+    "font-src 'self' data:",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'self'",
+)
+POLICY = {"Content-Security-Policy": "; ".join((*_POLICY, "sandbox"))}
+"""Of one page that needs nothing else: it counts as another site, so that nothing in it reaches a login."""
+
+POLICY_WITH_FILES = {"Content-Security-Policy": "; ".join((*_POLICY, "sandbox allow-same-origin"))}
+"""Of pages with files of their own: no script runs, so that these may be loaded as ours."""
 
 
 @router.get("/scorecard/{evaluation_id:path}", name="scorecard_report", dependencies=[Depends(require_reader("train_model"))])
@@ -70,10 +70,10 @@ def show_data_docs(request: Request, stores: Stores, subject: str, path: str) ->
     if file is None or not file.is_file():
         raise HTTPException(404)
     if file.suffix != ".html":
-        return FileResponse(file, headers=POLICY)
+        return FileResponse(file, headers=POLICY_WITH_FILES)
     # Their styles come from other hosts: ours take their place.
     link = f'<link rel="stylesheet" href="{path_of(request, "static", path="data_docs.css")}"></head>'
-    return HTMLResponse(file.read_text(encoding="utf-8").replace("</head>", link, 1), headers=POLICY)
+    return HTMLResponse(file.read_text(encoding="utf-8").replace("</head>", link, 1), headers=POLICY_WITH_FILES)
 
 
 def _find_docs(stores: Connections, path: str) -> Path | None:

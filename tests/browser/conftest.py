@@ -23,9 +23,12 @@ def find_chromium() -> str | None:
     return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium for the whole session; the test is skipped where there is none."""
+    """A headless Chromium for the tests of a file; they are skipped where there is none.
+
+    Not for longer: playwright keeps an event loop running in the thread of all tests.
+    """
     path = find_chromium()
     if path is None:
         pytest.skip("no Chromium: install it (Debian: apt-get install chromium), or name it in CHROMIUM")

@@ -81,7 +81,7 @@ def test_the_list_says_who_put_which_model_into_service(pages: Pages, models: Tr
 
 def test_a_model_shows_its_figures_reasons_and_the_person_who_approved(pages: Pages, models: TrainedModels) -> None:
     text = pages.client("viewer").get("models/m1").text
-    assert "70.0 %" in text  # 6 of 20 notes are wrong
+    assert "70.0\N{NO-BREAK SPACE}%" in text  # 6 of 20 notes are wrong
     assert "notes text 0" in text  # a worst answer
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert "<script>alert(1)" not in text
@@ -122,14 +122,14 @@ def test_models_on_other_suites_get_no_difference_but_the_reason(pages: Pages, m
     text = pages.client("viewer").get("models/m3?with=m2").text
     assert "answered different suites" in text
     assert "Slice by slice" not in text
-    assert text.count("70.0 %") >= 1
+    assert text.count("70.0\N{NO-BREAK SPACE}%") >= 1
 
 
 def test_a_model_without_an_evaluation_stands_beside_another_with_the_reason(pages: Pages, models: TrainedModels) -> None:
     models.train("m5")
     text = pages.client("viewer").get("models/m5?with=m1").text
     assert "m5: This model was not evaluated." in text
-    assert "70.0 %" in text
+    assert "70.0\N{NO-BREAK SPACE}%" in text
 
 
 @pytest.mark.parametrize("path", ["models/none", "models/m1?evaluation=none", "models/m1?with=none", "reports/scorecard/none"])
@@ -150,7 +150,7 @@ def test_without_its_artifacts_a_model_says_what_is_missing_and_shows_the_rest(p
     client = pages.client("viewer")
     text = client.get("models/m1").text
     assert "coders/m1/coder.json cannot be read from the artifact store" in text
-    assert "70.0 %" in text
+    assert "70.0\N{NO-BREAK SPACE}%" in text
     evaluation = _evaluation_of(pages.stores.database, "m1")
     report = client.get(f"reports/scorecard/{evaluation}")
     assert report.status_code == 404

@@ -93,7 +93,7 @@ def test_the_queue_is_in_order_of_priority_and_says_why_and_how_much(pages: Page
     open_reviews("night", hospital.database)
     text = pages.client("op").get("review").text
     assert re.findall(r">(empty|doubtful|calm)</a>", text) == ["empty", "doubtful", "calm"]
-    assert "unsure 60 %" in text
+    assert "unsure 60\N{NO-BREAK SPACE}%" in text
     assert "no code proposed" in text
     assert "1 of 2" in text
     assert "05 Jan 2026" in text
