@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -19,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from llmcoder_tasks.errors import TrainingError
+from llmcoder_tasks.model.adapters import load_trained, save_trained
 from llmcoder_tasks.model.llama import IGNORED, AnswerLlama
 from llmcoder_tasks.model.plan import TrainingPlan
 from llmcoder_tasks.model.recipe import Recipe, Stage
@@ -54,7 +56,7 @@ def make_arguments(recipe: Recipe, stage: Stage, *, steps: int, folder: Path) ->
         optim="adamw_torch_fused",
         bf16=recipe.precision == "bf16",
         use_cpu=not gpu,
-        ddp_backend=None if gpu else "gloo",
+        ddp_backend="gloo" if not gpu and "RANK" in os.environ else None,
         ddp_find_unused_parameters=False,
         deepspeed=make_deepspeed_settings(recipe, gpu=gpu) if recipe.deepspeed_zero_stage else None,
         ignore_data_skip=True,  # the plan itself is entered at the right step
@@ -68,8 +70,16 @@ def make_arguments(recipe: Recipe, stage: Stage, *, steps: int, folder: Path) ->
 def make_deepspeed_settings(recipe: Recipe, *, gpu: bool) -> dict[str, Any]:
     """DeepSpeed's settings; `auto` takes the Trainer's value. On a CPU its own Adam would have to be compiled: take torch's."""
     optimizer: dict[str, Any] = {"lr": "auto", "betas": "auto", "eps": "auto", "weight_decay": "auto"}
+    zero: dict[str, Any] = {"stage": recipe.deepspeed_zero_stage}
+    if recipe.deepspeed_offload:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": gpu}
+    if recipe.deepspeed_offload == "all":
+        zero["offload_param"] = {"device": "cpu", "pin_memory": gpu}
+    if recipe.deepspeed_zero_stage == 3:
+        zero["stage3_gather_16bit_weights_on_model_save"] = True
     return {
-        "zero_optimization": {"stage": recipe.deepspeed_zero_stage},
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": gpu,
         "bf16": {"enabled": recipe.precision == "bf16"},
         "optimizer": {"type": "AdamW", "params": optimizer if gpu else optimizer | {"torch_adam": True}},
         "gradient_clipping": "auto",
@@ -83,6 +93,7 @@ class PlannedBatches:
 
     def __init__(self, plan: TrainingPlan, *, start: int, process: int, processes: int) -> None:
         self._plan = plan
+        self._answer_tokens = plan.answer_tokens_until()
         self._start = start
         self._process = process
         self._processes = processes
@@ -90,23 +101,56 @@ class PlannedBatches:
     def __len__(self) -> int:
         return len(self._plan)
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         for step in range(self._start, len(self._plan)):
-            ids, labels = self._plan.batch(step, process=self._process, processes=self._processes, ignored=IGNORED)
-            yield {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
+            yield self._packed(step) if self._plan.row_tokens else self._even(step)
+
+    def _packed(self, step: int) -> dict[str, Any]:
+        rows = self._plan.packed_batch(step, process=self._process, processes=self._processes, ignored=IGNORED)
+        arrays = {"input_ids": rows.ids, "labels": rows.labels, "positions": rows.positions, "starts": rows.starts}
+        answers = float(self._answer_tokens[step + 1] - self._answer_tokens[step])
+        return {name: torch.from_numpy(array) for name, array in arrays.items()} | {
+            "longest": rows.longest,
+            "divisor": answers / self._processes,
+        }
+
+    def _even(self, step: int) -> dict[str, Any]:
+        ids, labels = self._plan.batch(step, process=self._process, processes=self._processes, ignored=IGNORED)
+        return {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
 
 
 class StageTrainer(Trainer):  # type: ignore[misc]  # transformers has no types here
     """A Trainer that is fed by a plan."""
 
-    def __init__(self, model: AnswerLlama, arguments: TrainingArguments, batches: PlannedBatches, stage: Stage) -> None:
+    def __init__(
+        self,
+        model: AnswerLlama,
+        arguments: TrainingArguments,
+        batches: PlannedBatches,
+        stage: Stage,
+        *,
+        has_adapter: bool = False,
+    ) -> None:
         super().__init__(model=model, args=arguments)
+        self._has_adapter = has_adapter
         self._embedding_factor = stage.embedding_factor
         self._train_apart = stage.average_every_steps is not None
         if stage.average_every_steps is not None:
             self.add_callback(WeightAveraging(stage.average_every_steps))
         self.remove_callback(PrinterCallback)  # the curve and the progress lines say it already
         self._batches = batches
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if not self._has_adapter:
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            save_trained(self.model, Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self._has_adapter:
+            load_trained(model or self.model, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def get_train_dataloader(self) -> PlannedBatches:
         return self._batches

@@ -138,7 +138,12 @@ def _prepare(folder: RunFolder, job: Job, dataset: DatasetRef, base: ModelRef | 
     if job.stage != FULL_STAGES[0] and CORRECTIONS in read_manifest(storage, dataset.uri).tables:
         examples += _read_corrections(examples_folder, job)
     plan = TrainingPlan.make(
-        examples, job.stage_settings, tokenizer, processes=job.processes, seed=job.recipe.seed, changed=changed
+        examples,
+        job.stage_settings,
+        tokenizer,
+        processes=job.processes,
+        seed=job.recipe.seed,
+        changed=changed,
     )
     plan.save(folder.path)
     limit = job.stage_settings.max_tokens
@@ -166,7 +171,8 @@ def _prepare_start(folder: RunFolder, job: Job, base: ModelRef | None, examples_
     if base is not None:
         return start_from_stage(recipe, fetch_model(storage, base.uri, folder.path / "base"), folder.start)
     if recipe.architecture is None:
-        return start_from_pretrained(recipe, folder.start)
+        cache_folder = folder.path.parent / "base_weights"
+        return start_from_pretrained(recipe, folder.start, cache_folder=cache_folder, storage=storage)
     texts: list[Example] = []
     for scenario in recipe.architecture.vocabulary_scenarios:
         texts += read_examples(examples_folder, scenario, split="train", limit=recipe.architecture.vocabulary_examples)

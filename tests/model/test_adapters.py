@@ -1,0 +1,113 @@
+"""LoRA and packed rows through the whole trainer, in this process, on a Llama small enough to make here."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from llama_folder import TEXTS, make_llama_folder
+from safetensors.torch import load_file
+
+from llmcoder_tasks.errors import TrainingError
+from llmcoder_tasks.model import adapters
+from llmcoder_tasks.model.base_weights import start_from_pretrained
+from llmcoder_tasks.model.kernels import patch_layers
+from llmcoder_tasks.model.llama import AnswerLlama
+from llmcoder_tasks.model.local import LocalModel
+from llmcoder_tasks.model.plan import TrainingPlan
+from llmcoder_tasks.model.recipe import Recipe, read_recipe
+from llmcoder_tasks.model.training_process import main
+from llmcoder_tasks.model.training_run import Job, RunFolder
+from llmcoder_tasks.records import Example
+from llmcoder_tasks.storage import FolderStorage
+
+
+def _recipe(weights: Path) -> Recipe:
+    """The shipped recipe with an adapter, for a small model that knows nothing."""
+    recipe = read_recipe("llama-3.2-1b-lora")
+    stage = replace(
+        recipe.stages["stage_one"], epochs=200.0, learning_rate=1e-2, tokens_per_step=128, packing=64, warmup_steps=5,
+        checkpoint_every_steps=50,
+    )  # fmt: skip
+    stages = {"stage_one": stage, "stage_two": recipe.stages["stage_two"]}
+    return replace(recipe, base_weights=str(weights), stages=stages, precision="fp32", context_tokens=256, answer_tokens=64)
+
+
+def _lay_out(recipe: Recipe, path: Path) -> RunFolder:
+    folder = RunFolder(path)
+    folder.start.mkdir(parents=True)
+    tokenizer = start_from_pretrained(recipe, folder.start, cache_folder=path / "cache", storage=FolderStorage(path))
+    examples = [Example(code, "base", "train", text, (code,)) for code, text in TEXTS.items()]
+    TrainingPlan.make(examples, recipe.stages["stage_one"], tokenizer, processes=1, seed=1).save(path)
+    Job("llama-lora", "stage_one", recipe, True, 1).write(folder)
+    return folder
+
+
+def test_a_packed_run_with_an_adapter_learns_is_merged_and_goes_on_from_its_checkpoint_bit_for_bit(
+    weights: Path, tmp_path: Path
+) -> None:
+    folder = _lay_out(_recipe(weights), tmp_path / "run")
+    main(folder)
+    model = LocalModel.load(folder.model)
+    assert model.predict(list(TEXTS.values()), trie=None) == [(code,) for code in TEXTS]
+
+    before, after = load_file(weights / "model.safetensors"), load_file(folder.model / "model.safetensors")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if name.endswith("_proj.weight")}
+
+    checkpoints = sorted(folder.checkpoints.iterdir(), key=lambda path: int(path.name.rpartition("-")[2]))
+    kept = load_file(checkpoints[0] / "adapter.safetensors")
+    assert all(".lora_" in name for name in kept), "a checkpoint holds weights that stand still"
+    shutil.rmtree(checkpoints[-1])
+    undisturbed = (folder.model / "model.safetensors").read_bytes()
+    shutil.rmtree(folder.model)
+    main(folder)
+    assert (folder.model / "model.safetensors").read_bytes() == undisturbed
+
+
+def test_a_model_that_converses_is_asked_and_answers_in_turns(tmp_path: Path) -> None:
+    """The whole trainer on all weights, packed, with the prompt form `instruct`."""
+    weights = make_llama_folder(tmp_path / "instruct", end="<|eot_id|>")
+    recipe = replace(_recipe(weights), adapter=None, prompt_form="instruct", gradient_checkpointing=False)
+    stage = replace(recipe.stages["stage_one"], learning_rate=3e-3)
+    folder = _lay_out(replace(recipe, stages=recipe.stages | {"stage_one": stage}), tmp_path / "run")
+    main(folder)
+    assert LocalModel.load(folder.model).predict(list(TEXTS.values()), trie=None) == [(code,) for code in TEXTS]
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes, of the extra gpu, is not installed")
+def test_a_base_in_four_bits_is_published_as_what_the_adapter_was_trained_beside(weights: Path, tmp_path: Path) -> None:
+    recipe = _recipe(weights)
+    assert recipe.adapter is not None
+    folder = _lay_out(replace(recipe, adapter=replace(recipe.adapter, quantized_base=True)), tmp_path / "run")
+    main(folder)
+    assert LocalModel.load(folder.model).predict(list(TEXTS.values()), trie=None) == [(code,) for code in TEXTS]
+
+
+def test_an_adapter_of_some_layers_leaves_the_others_as_they_are(weights: Path) -> None:
+    model = AnswerLlama.from_pretrained(weights)
+    settings = read_recipe("llama-3.2-1b-lora").adapter
+    assert settings is not None
+    adapters.add_adapter(model, replace(settings, rank=2, alpha=4.0, layers=("q_proj",)))
+    names = list(adapters.trained_weights(model))
+    assert len(names) == 4, "two layers with two thin matrices each"
+    first = model.model.layers[0].self_attn.q_proj
+    first.lora_B["default"].weight.data.fill_(0.5)
+    product = first.lora_B["default"].weight @ first.lora_A["default"].weight
+    merged = adapters.merge_adapter(model)
+    torch.testing.assert_close(merged["model.layers.0.self_attn.q_proj.weight"], first.base_layer.weight + 2 * product)
+    assert not any("lora" in name or "base_layer" in name for name in merged)
+
+
+def test_a_missing_library_and_a_missing_gpu_are_named_with_the_cure(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapters, "find_spec", lambda _: None)
+    recipe = read_recipe("llama-3.1-8b-qlora")
+    with pytest.raises(TrainingError, match="quantized_base needs bitsandbytes: install llmcoder.gpu., or leave"):
+        adapters.load_quantized(weights, recipe)
+    with pytest.raises(TrainingError, match="fused_kernels need a GPU: set fused_kernels to false"):
+        patch_layers(replace(recipe, fused_kernels=True))
