@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llmcoder_tasks.errors import SettingsError
-from llmcoder_tasks.settings import PROJECT_FOLDER, LanguageModel, Settings
+from llmcoder_tasks.settings import PROJECT_FOLDER, LanguageModel, Nodes, Settings
 
 
 def test_an_empty_environment_means_the_embedded_services_in_the_project() -> None:
@@ -30,6 +30,8 @@ def test_an_empty_environment_means_the_embedded_services_in_the_project() -> No
         approval_hours=72,
         deadline_days=14,
         training_processes=None,
+        training_nodes=None,
+        training_notes=None,
         port=None,
         language_model=None,
         note_model=None,
@@ -54,6 +56,9 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
             "LLMCODER_APPROVAL_HOURS": "24",
             "LLMCODER_DEADLINE_DAYS": "21",
             "LLMCODER_TRAINING_PROCESSES": "4",
+            "LLMCODER_TRAINING_NODES": "2",
+            "LLMCODER_TRAINING_RENDEZVOUS": "gpu-one:29400",
+            "LLMCODER_TRAINING_NOTES": "/data/mimic",
             "LLMCODER_PORT": "8081",
             "LLMCODER_LLM_URL": "https://models.example.org/v1/",
             "LLMCODER_LLM_MODEL": "some-model",
@@ -84,6 +89,8 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         approval_hours=24,
         deadline_days=21,
         training_processes=4,
+        training_nodes=Nodes(2, "gpu-one:29400"),
+        training_notes=Path("/data/mimic"),
         port=8081,
         language_model=LanguageModel("https://models.example.org/v1", "some-model", "sk-1", 0.25, 2.0),
         note_model=LanguageModel("https://notes.example.org/v1", "reader", "sk-2", prefix="LLMCODER_NOTE_LLM"),
@@ -106,6 +113,8 @@ def test_empty_values_count_as_unset() -> None:
         ("LLMCODER_LANDING", "https://example.org", "LLMCODER_LANDING"),
         ("LLMCODER_APPROVAL", "yes", "neither 'required' nor 'off'"),
         ("LLMCODER_TRAINING_PROCESSES", "0", "positive whole number"),
+        ("LLMCODER_TRAINING_NODES", "2", "LLMCODER_TRAINING_RENDEZVOUS='': with LLMCODER_TRAINING_NODES=2 write host:port"),
+        ("LLMCODER_TRAINING_NOTES", "mimic", "LLMCODER_TRAINING_NOTES='mimic' is no absolute path"),
         ("LLMCODER_PORT", "-1", "positive whole number"),
         ("LLMCODER_PORT", "http", "positive whole number"),
         ("LLMCODER_LLM_INPUT_PRICE", "cheap", "is no price: write what a million tokens cost"),

@@ -1,4 +1,4 @@
-"""LoRA and QLoRA by peft and bitsandbytes. A leaf: imports torch; the two libraries are extras, and are asked for by name.
+"""LoRA by peft. A leaf: imports torch; the library is an extra, and is asked for by name.
 
 An adapter never leaves the run: it is merged when the stage ends, so that the manifest, the decoder and the registry see plain
 weights.
@@ -6,40 +6,25 @@ weights.
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from llmcoder_tasks.errors import TrainingError
 from llmcoder_tasks.model.llama import AnswerLlama
-from llmcoder_tasks.model.recipe import Adapter, Recipe
+from llmcoder_tasks.model.quantization import is_quantized, read_weights
+from llmcoder_tasks.model.recipe import Adapter
 
 _BASE = ".base_layer"
 _NAME = "adapter.safetensors"
 
 
-def load_quantized(folder: Path, recipe: Recipe) -> AnswerLlama:
-    """A Llama whose layers stand in four bits. Raises TrainingError where bitsandbytes is missing."""
-    from transformers import BitsAndBytesConfig
-
-    _require("bitsandbytes", "adapter.quantized_base")
-    computing = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-    settings = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=computing
-    )
-    model: AnswerLlama = AnswerLlama.from_pretrained(
-        folder, dtype=computing, use_safetensors=True, quantization_config=settings, device_map={"": _device()}
-    )
-    return model
-
-
 def add_adapter(model: AnswerLlama, adapter: Adapter) -> None:
     """Put an adapter beside the layers of a model and let nothing else learn. Raises TrainingError where peft is missing."""
-    _require("peft", "adapter")
+    if find_spec("peft") is None:
+        raise TrainingError("the recipe's adapter needs peft: install llmcoder[gpu], or leave adapter out of the recipe")
     from peft import LoraConfig
 
     model.add_adapter(LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=list(adapter.layers)))
@@ -76,33 +61,11 @@ def merge_adapter(model: AnswerLlama) -> dict[str, torch.Tensor]:
     for name, module in model.named_modules():
         if hasattr(module, "lora_A"):
             added = module.get_delta_weight("default").float()
-            state[f"{name}.weight"] = (_read_weights(module.base_layer).float() + added).cpu()
-        elif _is_quantized(module) and not name.endswith(_BASE):
-            state[f"{name}.weight"] = _read_weights(module).float().cpu()
+            state[f"{name}.weight"] = (read_weights(module.base_layer).float() + added).cpu()
+        elif is_quantized(module) and not name.endswith(_BASE):
+            state[f"{name}.weight"] = read_weights(module).float().cpu()
     for name, weights in model.state_dict().items():
         plain = name.partition(".weight")[0] + ".weight"
         if plain not in state and ".lora_" not in name and f"{_BASE}." not in name:
             state[name] = weights.float().cpu()
     return state
-
-
-def _is_quantized(layer: Any) -> bool:
-    return hasattr(getattr(layer, "weight", None), "quant_state")
-
-
-def _read_weights(layer: Any) -> torch.Tensor:
-    weights: torch.Tensor = layer.weight.data
-    if _is_quantized(layer):
-        from bitsandbytes.functional import dequantize_4bit
-
-        return torch.Tensor(dequantize_4bit(weights, layer.weight.quant_state))
-    return weights
-
-
-def _require(library: str, key: str) -> None:
-    if find_spec(library) is None:
-        raise TrainingError(f"the recipe's {key} needs {library}: install llmcoder[gpu], or leave {key} out of the recipe")
-
-
-def _device() -> str:
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"

@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from llmcoder_tasks.errors import ModelError
 from llmcoder_tasks.model.decoding import CandidateTree, Room, batch_by_length, decode_greedy, score_candidates
 from llmcoder_tasks.model.llama import AnswerLlama
+from llmcoder_tasks.model.quantization import load_quantized
 from llmcoder_tasks.model.tokenizer import AnswerTokenizer
 from llmcoder_tasks.model.trie import CodeTrie
 
@@ -43,7 +44,7 @@ class LocalModel:
 
     @classmethod
     def load(cls, folder: Path, *, threads: int = 1) -> LocalModel:
-        """Load a model folder (safetensors only). Raises ModelError.
+        """Load a model folder (safetensors only), in as few bits as its recipe says. Raises ModelError.
 
         `threads` is torch's number of threads in this whole process. One is best where several workers share a machine: waiting
         OpenMP threads spin.
@@ -53,12 +54,17 @@ class LocalModel:
         tokenizer = AnswerTokenizer.load(folder)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            model = AnswerLlama.from_pretrained(folder, dtype="auto" if device == "cuda" else torch.float32, use_safetensors=True)
+            bits = getattr(AnswerLlama.config_class.from_pretrained(folder), "inference_bits", None)
+            if bits is not None:
+                model = load_quantized(folder, bits, computing=torch.bfloat16 if device == "cuda" else torch.float32)
+            else:
+                dtype = "auto" if device == "cuda" else torch.float32
+                model = AnswerLlama.from_pretrained(folder, dtype=dtype, use_safetensors=True).to(device)
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(f"{folder} cannot be loaded as a Llama: {str(error).splitlines()[0]}") from None
         if model.config.vocab_size < tokenizer.size:
             raise ModelError(f"{folder}: the weights know {model.config.vocab_size} tokens, the tokenizer {tokenizer.size}")
-        return cls(model.to(device), tokenizer)
+        return cls(model, tokenizer)
 
     @classmethod
     def untrained(cls, folder: Path, *, seed: int = 0, threads: int = 1) -> LocalModel:

@@ -129,10 +129,10 @@ class TrainingPlan:
         """Tokens with a label seen after 0, 1, 2, ... steps, over all processes."""
         return np.concatenate([[0], np.cumsum(self.answer_lengths[self.steps], dtype=np.int64)])[self.step_starts]
 
-    def squared_tokens(self) -> int:
-        """The sum over all examples of all steps of their tokens, squared: what attention costs grows with it."""
+    def squared_tokens_until(self) -> Indices:
+        """The sum of the examples' squared lengths after 0, 1, 2, ... steps: what attention costs grows with it."""
         lengths = np.diff(self.input_starts)[self.steps]
-        return int((lengths * lengths).sum())
+        return np.concatenate([[0], np.cumsum(lengths * lengths)])[self.step_starts]
 
     def largest_step(self, processes: int) -> tuple[int, int]:
         """Tokens, padding included, and tokens with a label, that one process computes at most in a step."""

@@ -130,6 +130,7 @@ class Recipe:
     gradient_checkpointing: bool = False  # computes layers twice instead of keeping what is inside them
     fused_kernels: bool = False  # those of liger-kernel, on GPUs
     compiled: bool = False  # torch.compile, layer by layer
+    inference_bits: Literal[4, 8] | None = None  # how the layers of the trained model stand when it codes; None: as trained
     deepspeed_zero_stage: Literal[1, 2, 3] | None = None
     deepspeed_offload: Literal["optimizer", "all"] | None = None  # what waits in the machine's memory instead of the GPU's
     stages: dict[str, Stage]
@@ -143,7 +144,7 @@ class Recipe:
 
 _UNSAID = {
     "adapter": None, "packing": None, "gradient_checkpointing": False, "fused_kernels": False, "compiled": False,
-    "deepspeed_offload": None,
+    "deepspeed_offload": None, "inference_bits": None,
 }  # fmt: skip
 """Keys that came later: unsaid where they change nothing, so that the ids of models from before them stand."""
 

@@ -8,19 +8,25 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from llmcoder_tasks.errors import TrainingError
 from llmcoder_tasks.model.adapters import load_trained, save_trained
+from llmcoder_tasks.model.divergence import DivergenceWatch
+from llmcoder_tasks.model.flops import ModelShape, count_training_flops, find_peak
 from llmcoder_tasks.model.llama import IGNORED, AnswerLlama
 from llmcoder_tasks.model.plan import TrainingPlan
 from llmcoder_tasks.model.recipe import Recipe, Stage
@@ -204,18 +210,49 @@ def _average(tensors: Sequence[torch.Tensor]) -> None:
         tensor.copy_(mean.view_as(tensor))
 
 
-class ProgressCallback(TrainerCallback):  # type: ignore[misc]
-    """Keeps the loss curve, prints progress, and ends a run whose loss is no number. Only the first process writes."""
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What a run computes until each step, and what its devices could at their peak, None where that is not known."""
 
-    def __init__(self, plan: TrainingPlan, log: Path, *, start: int, is_first: bool) -> None:
+    flops_until: NDArray[np.float64]
+    peak: float | None
+
+    @classmethod
+    def of(cls, plan: TrainingPlan, shape: ModelShape, recipe: Recipe, *, processes: int) -> Speed:
+        """For a plan, and the device of this process on each of `processes`."""
+        flops = [
+            count_training_flops(shape, recipe.adapter, tokens=tokens, answer_tokens=answers, squared_tokens=squares)
+            for tokens, answers, squares in zip(
+                plan.tokens_until().tolist(), plan.answer_tokens_until().tolist(), plan.squared_tokens_until().tolist(), strict=True
+            )
+        ]
+        is_known = torch.cuda.is_available() and recipe.precision == "bf16"
+        peak = find_peak(torch.cuda.get_device_name()) if is_known else None
+        return cls(np.array(flops), peak * processes if peak else None)
+
+    def find_utilization(self, start: int, step: int, seconds: float) -> float | None:
+        """Model FLOPs utilization between two steps, 0 to 1."""
+        if self.peak is None:
+            return None
+        return round(float(self.flops_until[step] - self.flops_until[start]) / max(seconds, 1e-9) / self.peak, 4)
+
+
+class ProgressCallback(TrainerCallback):  # type: ignore[misc]
+    """Keeps the loss curve, prints progress, and ends a run whose loss is no number or diverges. Only the first process writes.
+
+    Model FLOPs utilization is what the training asks for (`flops`) by what all its devices could do at their peak in that time.
+    """
+
+    def __init__(self, plan: TrainingPlan, log: Path, speed: Speed, *, start: int, is_first: bool) -> None:
         self._tokens = plan.tokens_until()
+        self._speed = speed
         self._steps = len(plan)
         self._start = start
         self._log = log
         self._is_first = is_first
         self._started = time.monotonic()
-        if is_first:
-            _cut_log(log, after_step=start)
+        kept = _cut_log(log, after_step=start) if is_first else []
+        self._watch = DivergenceWatch(kept)
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self._started = time.monotonic()
@@ -232,21 +269,33 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
             raise TrainingError(f"the loss is {loss} at step {step} of {self._steps}: lower the learning rate in the recipe")
         if not self._is_first:
             return
+        if fault := self._watch.find_fault(loss):
+            raise TrainingError(f"{fault}, at step {step} of {self._steps}: lower the learning rate or raise warmup_steps")
         elapsed = time.monotonic() - self._started
         rate = float(self._tokens[step] - self._tokens[self._start]) / max(elapsed, 1e-9)
         left = float(self._tokens[-1] - self._tokens[step]) / max(rate, 1e-9)
-        line = {"step": step, "loss": loss, "learning_rate": float(logs["learning_rate"])}
+        line: dict[str, Any] = {"step": step, "loss": loss, "learning_rate": float(logs["learning_rate"])}
         line |= {"tokens_seen": int(self._tokens[step]), "tokens_per_second": round(rate, 1)}
+        line |= {"model_flops_utilization": self._speed.find_utilization(self._start, step, elapsed)}
+        line |= {"peak_memory_bytes": _measure_peak_memory()}
         with self._log.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
         print(PROGRESS_MARK + json.dumps(line | {"steps": self._steps, "seconds_left": round(left, 1)}), flush=True)
 
 
-def _cut_log(log: Path, *, after_step: int) -> None:
-    """Leave out what a run that was cut off logged after its last checkpoint: it is done again."""
+def _measure_peak_memory() -> int:
+    """Bytes that tensors took at most on this process's GPU; without one, bytes of this process."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _cut_log(log: Path, *, after_step: int) -> list[float]:
+    """Leave out what a run that was cut off logged after its last checkpoint, which is done again; the losses that stay."""
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= after_step]
     log.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    return [float(json.loads(line)["loss"]) for line in kept]
 
 
 def _is_json(path: Path) -> bool:

@@ -17,13 +17,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from llmcoder_tasks.errors import LLMCoderError, TrainingError
-from llmcoder_tasks.model.adapters import add_adapter, load_quantized, merge_adapter
+from llmcoder_tasks.model.adapters import add_adapter, merge_adapter
 from llmcoder_tasks.model.kernels import patch_layers, speed_up
 from llmcoder_tasks.model.llama import AnswerLlama, make_config
 from llmcoder_tasks.model.plan import TrainingPlan
+from llmcoder_tasks.model.quantization import load_quantized
 from llmcoder_tasks.model.tokenizer import AnswerTokenizer
-from llmcoder_tasks.model.trainer import PlannedBatches, ProgressCallback, StageTrainer, find_checkpoint, make_arguments
-from llmcoder_tasks.model.training_run import FAILURE_MARK, RECIPE_NAME, Job, RunFolder
+from llmcoder_tasks.model.trainer import PlannedBatches, ProgressCallback, Speed, StageTrainer, find_checkpoint, make_arguments
+from llmcoder_tasks.model.training_run import FAILURE_MARK, RECIPE_NAME, Job, RunFolder, read_shape
 
 
 def main(folder: RunFolder) -> None:
@@ -43,7 +44,8 @@ def main(folder: RunFolder) -> None:
     model = _load(folder, job, tokenizer)
     batches = PlannedBatches(plan, start=start, process=process, processes=processes)
     trainer = StageTrainer(model, arguments, batches, job.stage_settings, has_adapter=job.recipe.adapter is not None)
-    trainer.add_callback(ProgressCallback(plan, folder.log, start=start, is_first=process == 0))
+    speed = Speed.of(plan, read_shape(folder, job, tokenizer), job.recipe, processes=processes)
+    trainer.add_callback(ProgressCallback(plan, folder.log, speed, start=start, is_first=process == 0))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     _write_model(trainer, folder, job, tokenizer, is_first=process == 0)
 
@@ -57,7 +59,8 @@ def _load(folder: RunFolder, job: Job, tokenizer: AnswerTokenizer) -> AnswerLlam
             raise TrainingError(f"recipe {recipe.name} has neither weights nor an architecture")
         model = AnswerLlama(make_config(recipe.architecture, tokenizer))
     elif recipe.adapter is not None and recipe.adapter.quantized_base:
-        model = load_quantized(folder.start, recipe)
+        computing = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        model = load_quantized(folder.start, 4, computing=computing)
     else:
         # Weights that learn are kept in single precision; those that stand still need no more than they are computed with.
         stands_still = recipe.adapter is not None and recipe.precision == "bf16"
@@ -82,7 +85,9 @@ def _write_model(trainer: StageTrainer, folder: RunFolder, job: Job, tokenizer: 
     incoming = folder.path / ".incoming-model"
     shutil.rmtree(incoming, ignore_errors=True)
     # Saved under the library's own class, so that any program that reads Llama can read it.
-    plain = LlamaForCausalLM(_plain_config(folder, job, trainer))
+    config = _plain_config(folder, job, trainer)
+    config.inference_bits = job.recipe.inference_bits
+    plain = LlamaForCausalLM(config)
     plain.load_state_dict(state)
     if job.recipe.precision == "bf16":
         plain.to(torch.bfloat16)

@@ -225,12 +225,12 @@ class _Evaluation:
     def _fetch_stages(self) -> dict[str, Path]:
         """Folders by stage, in order of training; the last one is the model that is evaluated.
 
-        An updated model stands alone in the row of stage two: what it was before is the model in service.
+        An updated model, or one that learnt notes, stands alone in the row of stage two: what it was before is a model of its own.
         """
         folder = fetch_model(self.storage, self.model.uri, self.cache_folder)
         parent_id = self.lineage["parent_model_id"]
         if self.lineage["stage"] != "stage_two" or not parent_id:
-            return {"stage_two" if self.lineage["stage"] == "update" else self.lineage["stage"]: folder}
+            return {"stage_one" if self.lineage["stage"] == "stage_one" else "stage_two": folder}
         parent = self.database.fetch_one("fetch_judged_model", model_id=parent_id)
         if parent is None:
             raise EvaluationError(f"the table models does not know {parent_id}, from which {self.model.model_id} was trained")

@@ -12,8 +12,8 @@ import torch
 from llama_folder import TEXTS, make_llama_folder
 from safetensors.torch import load_file
 
-from llmcoder_tasks.errors import TrainingError
-from llmcoder_tasks.model import adapters
+from llmcoder_tasks.errors import ModelError, TrainingError
+from llmcoder_tasks.model import adapters, quantization
 from llmcoder_tasks.model.base_weights import start_from_pretrained
 from llmcoder_tasks.model.kernels import patch_layers
 from llmcoder_tasks.model.llama import AnswerLlama
@@ -80,6 +80,18 @@ def test_a_model_that_converses_is_asked_and_answers_in_turns(tmp_path: Path) ->
     assert LocalModel.load(folder.model).predict(list(TEXTS.values()), trie=None) == [(code,) for code in TEXTS]
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes, of the extra gpu, is not installed")
+def test_a_model_that_codes_in_few_bits_says_nearly_what_it_says_in_many(weights: Path, bits: int) -> None:
+    plain = AnswerLlama.from_pretrained(weights).eval()
+    small = quantization.load_quantized(weights, bits, computing=torch.float32).eval()
+    ids = torch.arange(10, 40)[None]
+    with torch.no_grad():
+        expected, found = (model.answer_states(ids, 1)[0, -1] for model in (plain, small))
+    assert torch.nn.functional.cosine_similarity(expected, found, dim=0) > 0.98
+    assert not torch.equal(expected, found)
+
+
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes, of the extra gpu, is not installed")
 def test_a_base_in_four_bits_is_published_as_what_the_adapter_was_trained_beside(weights: Path, tmp_path: Path) -> None:
     recipe = _recipe(weights)
@@ -106,8 +118,12 @@ def test_an_adapter_of_some_layers_leaves_the_others_as_they_are(weights: Path) 
 
 def test_a_missing_library_and_a_missing_gpu_are_named_with_the_cure(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapters, "find_spec", lambda _: None)
+    monkeypatch.setattr(quantization, "find_spec", lambda _: None)
     recipe = read_recipe("llama-3.1-8b-qlora")
-    with pytest.raises(TrainingError, match="quantized_base needs bitsandbytes: install llmcoder.gpu., or leave"):
-        adapters.load_quantized(weights, recipe)
+    with pytest.raises(ModelError, match="in 4 bits needs bitsandbytes: install llmcoder.gpu., or leave that key out"):
+        quantization.load_quantized(weights, 4, computing=torch.float32)
+    assert recipe.adapter is not None
+    with pytest.raises(TrainingError, match="adapter needs peft: install llmcoder.gpu., or leave adapter out"):
+        adapters.add_adapter(AnswerLlama.from_pretrained(weights), recipe.adapter)
     with pytest.raises(TrainingError, match="fused_kernels need a GPU: set fused_kernels to false"):
         patch_layers(replace(recipe, fused_kernels=True))

@@ -43,7 +43,7 @@ def _train(recipe: Recipe, folder: RunFolder) -> list[int]:
     job.write(folder)
     steps: list[int] = []
     with folder.lock() as lock:
-        launch_training(folder, job, lock=lock, report=lambda line: steps.append(line["step"]))
+        launch_training(folder, job, locks=[lock], report=lambda line: steps.append(line["step"]))
     return steps
 
 
