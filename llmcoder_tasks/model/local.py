@@ -19,6 +19,7 @@ from llmcoder_tasks.model.llama import AnswerLlama
 from llmcoder_tasks.model.quantization import load_quantized
 from llmcoder_tasks.model.tokenizer import AnswerTokenizer
 from llmcoder_tasks.model.trie import CodeTrie
+from llmcoder_tasks.prompt import TextKind
 
 logger = logging.getLogger(__name__)
 
@@ -76,18 +77,22 @@ class LocalModel:
             model = AnswerLlama(AnswerLlama.config_class.from_pretrained(folder))
         return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer)
 
-    def predict(self, texts: Sequence[str], *, trie: CodeTrie | None, batch_size: int = 128) -> list[tuple[str, ...]]:
+    def predict(
+        self, texts: Sequence[str], *, trie: CodeTrie | None, batch_size: int = 128, kind: TextKind = "phrase"
+    ) -> list[tuple[str, ...]]:
         """The codes of each text, greedily, each once, in the order of the answer; several where the text names several conditions.
 
         With a trie (`CodeTrie.build(codes, model.tokenizer)`) every code is one of its codes; without, the model may write codes
         that do not exist. A text too long for the model keeps its beginning. A code that is not finished when the answer's room
-        ends is left out.
+        ends is left out. Whole notes are asked about as such by a model that learnt them.
         """
-        return [answer.codes for answer in self.answer(texts, trie=trie, batch_size=batch_size)]
+        return [answer.codes for answer in self.answer(texts, trie=trie, batch_size=batch_size, kind=kind)]
 
-    def answer(self, texts: Sequence[str], *, trie: CodeTrie | None, batch_size: int = 128) -> list[Answer]:
+    def answer(
+        self, texts: Sequence[str], *, trie: CodeTrie | None, batch_size: int = 128, kind: TextKind = "phrase"
+    ) -> list[Answer]:
         """What `predict` says, with how sure the model is."""
-        prompts = self._encode(texts)
+        prompts = self._encode(texts, kind)
         found = [Answer((), 0.0)] * len(texts)
         for rows in batch_by_length([len(prompt) for prompt in prompts], batch_size):
             with torch.inference_mode():
@@ -125,8 +130,8 @@ class LocalModel:
                     scores[row] = values
         return scores
 
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        prompts, cut = self.tokenizer.encode_prompts(texts)
+    def _encode(self, texts: Sequence[str], kind: TextKind = "phrase") -> list[list[int]]:
+        prompts, cut = self.tokenizer.encode_prompts(texts, kind)
         if cut:
             logger.warning("%d of %d texts are longer than the model's context: their beginnings are used", cut, len(texts))
         return prompts
