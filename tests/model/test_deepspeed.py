@@ -96,7 +96,7 @@ def test_two_machines_of_one_process_give_the_curve_of_one_alone(weights: Path, 
     one, two = _read_losses(alone), _read_losses(together)
     assert len(one) == len(two) > 10
     assert two == pytest.approx(one, rel=0.02, abs=0.01)
-    assert one[-1] < one[0] / 3
+    assert one[-1] < 0.7 * one[0], "nothing was learnt"
 
 
 @pytest.mark.parametrize("zero_stage", [3])
