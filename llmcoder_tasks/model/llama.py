@@ -80,18 +80,20 @@ class AnswerLlama(LlamaForCausalLM):  # type: ignore[misc]  # transformers has n
         Args:
             input_ids, labels, positions: [rows, length].
             starts: [examples + 1], where examples begin in all rows behind each other, and where they end.
-            longest: tokens of the longest example.
+            longest: no example has more tokens.
             divisor: the answer tokens of the whole step by the processes, so that processes with fewer of them count for less.
         """
         inner = self.model
+        bounds: dict[str, Any] = {}
         if reads_examples_apart(self.config):
             input_ids, positions, mask = input_ids.reshape(1, -1), positions.reshape(1, -1), None
+            bounds = {"example_starts": starts, "longest": longest}
         else:
             mask = _mask_of_examples(positions)
         hidden = inner.embed_tokens(input_ids)
         rotary = inner.rotary_emb(hidden, positions)
         for layer in inner.layers:
-            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, example_starts=starts, longest=longest)
+            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, **bounds)
         known = labels.reshape(-1) != IGNORED
         states = inner.norm(hidden).reshape(len(known), -1)[known]
         return self._sum_losses(states, labels.reshape(-1)[known], None) / divisor

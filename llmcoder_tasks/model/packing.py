@@ -24,7 +24,8 @@ class PackedRows:
     """One process's part of a step.
 
     `ids`, `positions` and `labels` are [rows, tokens of a row]. `starts` are where examples begin when the rows stand behind each
-    other, with their whole length at the end; `longest` is the most tokens of an example.
+    other, with their whole length at the end; no example has more than `longest` tokens, a power of two, because
+    code is compiled anew for another number.
     """
 
     ids: Indices
@@ -78,4 +79,4 @@ def lay_out_rows(examples: Sequence[Sequence[tuple[Indices, Indices]]], *, row_t
             begin = end
         positions[number, begin:] = np.arange(row_tokens - begin)
     starts = np.append(np.flatnonzero(positions.reshape(-1) == 0), positions.size).astype(np.int32)
-    return PackedRows(ids, positions, labels, starts, int(positions.max()) + 1)
+    return PackedRows(ids, positions, labels, starts, 1 << int(positions.max()).bit_length())

@@ -30,7 +30,7 @@ from llmcoder_tasks.evaluation.metrics import calculate_item_f1
 from llmcoder_tasks.evaluation.outcomes import CoderRow, Outcome, Predictor, score_suite, write_outcomes
 from llmcoder_tasks.evaluation.plots import ReliabilityBin
 from llmcoder_tasks.evaluation.registry import read_promoted
-from llmcoder_tasks.evaluation.report import Evidence, read_curve, render_report
+from llmcoder_tasks.evaluation.report import Evidence, read_curve, read_last_line, render_report
 from llmcoder_tasks.evaluation.reviewed import CANDIDATE, ReviewedFigures, judge_corrections
 from llmcoder_tasks.evaluation.scorecard import (
     CODERS,
@@ -216,6 +216,7 @@ class _Evaluation:
         )
         evidence = Evidence(
             titles={code.code: code.long_title for code in code_set.codes},
+            last_lines={stage: read_last_line(folder / CURVE_NAME) for stage, folder in stages.items()},
             curves={stage: read_curve(folder / CURVE_NAME) for stage, folder in stages.items()},
             reliability=[ReliabilityBin(entry.confidence, entry.accuracy, entry.n) for entry in fit.together.reliability],
         )

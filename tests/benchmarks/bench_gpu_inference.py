@@ -74,9 +74,9 @@ def main() -> None:
         trie = None
         for bits in (None, *((8, 4) if find_spec("bitsandbytes") else ())):
             _set_bits(folder, bits)
-            model = LocalModel.load(folder, threads=torch.get_num_threads())
+            model = LocalModel.load(folder, threads=1)
             trie = trie or CodeTrie.build(titles, model.tokenizer)
-            words = "bf16" if bits is None else f"{bits} bits"
+            words = ("bf16" if torch.cuda.is_available() else "fp32") if bits is None else f"{bits} bits"
             _measure(model, words, phrases, notes, trie, options.batch_size)
             del model
 

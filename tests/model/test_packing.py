@@ -73,7 +73,7 @@ def test_a_row_restarts_positions_with_each_example_and_labels_its_answer_alone(
     assert rows.positions.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 0, 1], [0, 1, 2, 3, 4, 5, 6, 0, 0, 1]]
     assert rows.labels[0].tolist() == [-100, -100, -100, 9, 3, -100, -100, 4, -100, -100]
     assert rows.starts.tolist() == [0, 5, 8, 10, 17, 18, 20]
-    assert rows.longest == 7
+    assert rows.longest == 8, "the power of two that holds the longest example, of 7 tokens"
 
 
 def test_loss_and_gradients_of_packed_rows_are_those_of_rows_of_their_own(model: AnswerLlama) -> None:
@@ -110,7 +110,7 @@ def _attend_one_by_one(
 ) -> torch.Tensor:  # fmt: skip
     """[tokens, heads, head size], each example for itself."""
     assert window_size == (-1, 0)
-    assert longest == other_longest == 7
+    assert longest == other_longest == 8
     assert starts.dtype == torch.int32
     parts = []
     for begin, end in pairwise(starts.tolist()):
