@@ -78,18 +78,18 @@ class LocalModel:
         return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer)
 
     def predict(
-        self, texts: Sequence[str], *, trie: CodeTrie | None, batch_size: int = 128, kind: TextKind = "phrase"
+        self, texts: Sequence[str], *, trie: CodeTrie | None, batch_size: int = 128, kind: TextKind | None = None
     ) -> list[tuple[str, ...]]:
         """The codes of each text, greedily, each once, in the order of the answer; several where the text names several conditions.
 
         With a trie (`CodeTrie.build(codes, model.tokenizer)`) every code is one of its codes; without, the model may write codes
         that do not exist. A text too long for the model keeps its beginning. A code that is not finished when the answer's room
-        ends is left out. Whole notes are asked about as such by a model that learnt them.
+        ends is left out. `kind` is what the texts are; None: texts of several lines are notes to a model that learnt some.
         """
         return [answer.codes for answer in self.answer(texts, trie=trie, batch_size=batch_size, kind=kind)]
 
     def answer(
-        self, texts: Sequence[str], *, trie: CodeTrie | None, batch_size: int = 128, kind: TextKind = "phrase"
+        self, texts: Sequence[str], *, trie: CodeTrie | None, batch_size: int = 128, kind: TextKind | None = None
     ) -> list[Answer]:
         """What `predict` says, with how sure the model is."""
         prompts = self._encode(texts, kind)
@@ -130,8 +130,8 @@ class LocalModel:
                     scores[row] = values
         return scores
 
-    def _encode(self, texts: Sequence[str], kind: TextKind = "phrase") -> list[list[int]]:
-        prompts, cut = self.tokenizer.encode_prompts(texts, kind)
+    def _encode(self, texts: Sequence[str], kind: TextKind | None = None) -> list[list[int]]:
+        prompts, cut = self.tokenizer.encode_texts(texts, [kind or self.tokenizer.kind_of(text) for text in texts])
         if cut:
             logger.warning("%d of %d texts are longer than the model's context: their beginnings are used", cut, len(texts))
         return prompts

@@ -16,6 +16,7 @@ from llmcoder_tasks.model.batches import Indices, draw_examples, plan_steps
 from llmcoder_tasks.model.packing import PackedRows, lay_out_rows, pack_examples, plan_packed_steps
 from llmcoder_tasks.model.recipe import NotesStage, Stage, UpdateStage
 from llmcoder_tasks.model.tokenizer import AnswerTokenizer
+from llmcoder_tasks.prompt import TextKind
 from llmcoder_tasks.records import Example
 
 PLAN_NAME = "plan.npz"
@@ -60,7 +61,8 @@ class TrainingPlan:
         pools, shares = _share_out(examples, stage, changed)
         order = draw_examples(pools, shares, _count(stage, pools), seed=seed)
         drawn = [examples[number] for number in np.unique(order)]
-        prompts = _encode_prompts(drawn, stage, tokenizer)
+        kinds = [_kind_of(example, stage) for example in drawn]
+        prompts, _ = tokenizer.encode_texts([example.text for example in drawn], kinds)
         answers = [tokenizer.encode_answer(example.codes) for example in drawn]
         longest_answer = tokenizer.settings.answer_tokens
         kept = [
@@ -169,19 +171,9 @@ class TrainingPlan:
         return ids, np.where(np.arange(keep) >= keep - answer_lengths[:, None], following, ignored)
 
 
-def _encode_prompts(examples: Sequence[Example], stage: Stage, tokenizer: AnswerTokenizer) -> list[list[int]]:
-    """The prompts of examples; whole notes, where a stage is about them, are asked about as notes."""
-    prompts: list[list[int]] = [[]] * len(examples)
-    for kind in ("phrase", "note"):
-        chosen = [
-            number
-            for number, example in enumerate(examples)
-            if (kind == "note") == (isinstance(stage, NotesStage) and example.scenario == "notes")
-        ]
-        encoded, _ = tokenizer.encode_prompts([examples[number].text for number in chosen], kind)
-        for number, prompt in zip(chosen, encoded, strict=True):
-            prompts[number] = prompt
-    return prompts
+def _kind_of(example: Example, stage: Stage) -> TextKind:
+    """Whole notes, where a stage is about them, are asked about as notes."""
+    return "note" if isinstance(stage, NotesStage) and example.scenario == "notes" else "phrase"
 
 
 def _share_out(examples: Sequence[Example], stage: Stage, changed: Set[str]) -> tuple[list[str], dict[str, float]]:

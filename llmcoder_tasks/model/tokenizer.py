@@ -50,6 +50,7 @@ class PromptSettings:
     answer_tokens: int
     end_token: str
     conditions_per_answer: ConditionsPerAnswer = "several"
+    reads_notes: bool = False  # it learnt whole notes: a text of several lines is asked about as one
 
     @classmethod
     def read(cls, folder: Path) -> PromptSettings:
@@ -58,7 +59,8 @@ class PromptSettings:
             facts = json.loads((folder / PROMPT_NAME).read_text(encoding="utf-8"))
             context, answer = int(facts["context_tokens"]), int(facts["answer_tokens"])
             conditions = verify_conditions_per_answer(facts.get("conditions_per_answer", "several"))
-            return cls(verify_form(facts["form"]), context, answer, str(facts["end_token"]), conditions)
+            reads_notes = bool(facts.get("reads_notes", False))
+            return cls(verify_form(facts["form"]), context, answer, str(facts["end_token"]), conditions, reads_notes)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{folder / PROMPT_NAME} cannot be read ({type(error).__name__}): train the model again") from None
 
@@ -146,6 +148,22 @@ class AnswerTokenizer:
     def first_category_id(self) -> int:
         """The first id of the categories, which end the block of answer tokens; 0 where answers are plain text."""
         return self.first_answer_id + 3 + len(CODE_CHARACTERS) if self.first_answer_id else 0
+
+    def kind_of(self, text: str) -> TextKind:
+        """What this model takes a text for."""
+        return "note" if self.settings.reads_notes and len(text.strip().splitlines()) > 1 else "phrase"
+
+    def encode_texts(self, texts: Sequence[str], kinds: Sequence[TextKind]) -> tuple[list[list[int]], int]:
+        """`encode_prompts` for texts of both kinds."""
+        found: list[list[int]] = [[]] * len(texts)
+        cut = 0
+        for kind in set(kinds):
+            chosen = [number for number, of_text in enumerate(kinds) if of_text == kind]
+            prompts, cut_here = self.encode_prompts([texts[number] for number in chosen], kind)
+            cut += cut_here
+            for number, prompt in zip(chosen, prompts, strict=True):
+                found[number] = prompt
+        return found, cut
 
     def encode_prompts(self, texts: Sequence[str], kind: TextKind = "phrase") -> tuple[list[list[int]], int]:
         """Token ids of each prompt up to where the answer begins, and how many texts were cut to leave room for it.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from llmcoder_tasks.model.kernels import patch_layers, speed_up
 from llmcoder_tasks.model.llama import AnswerLlama, make_config
 from llmcoder_tasks.model.plan import TrainingPlan
 from llmcoder_tasks.model.quantization import load_quantized
+from llmcoder_tasks.model.recipe import NotesStage
 from llmcoder_tasks.model.tokenizer import AnswerTokenizer
 from llmcoder_tasks.model.trainer import PlannedBatches, ProgressCallback, Speed, StageTrainer, find_checkpoint, make_arguments
 from llmcoder_tasks.model.training_run import FAILURE_MARK, RECIPE_NAME, Job, RunFolder, read_shape
@@ -92,6 +94,8 @@ def _write_model(trainer: StageTrainer, folder: RunFolder, job: Job, tokenizer: 
     if job.recipe.precision == "bf16":
         plain.to(torch.bfloat16)
     plain.save_pretrained(incoming)
+    if isinstance(job.stage_settings, NotesStage):
+        tokenizer.settings = replace(tokenizer.settings, reads_notes=True)
     tokenizer.save(incoming)
     recipe = yaml.safe_dump(job.recipe.to_dict(), sort_keys=False, allow_unicode=True)
     (incoming / RECIPE_NAME).write_text(recipe, encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from llmcoder_tasks.model.kernels import patch_layers
 from llmcoder_tasks.model.llama import AnswerLlama
 from llmcoder_tasks.model.local import LocalModel
 from llmcoder_tasks.model.plan import TrainingPlan
-from llmcoder_tasks.model.recipe import Recipe, read_recipe
+from llmcoder_tasks.model.recipe import NotesStage, Recipe, read_recipe
 from llmcoder_tasks.model.training_process import main
 from llmcoder_tasks.model.training_run import Job, RunFolder
 from llmcoder_tasks.records import Example
@@ -78,6 +78,29 @@ def test_a_model_that_converses_is_asked_and_answers_in_turns(tmp_path: Path) ->
     folder = _lay_out(replace(recipe, stages=recipe.stages | {"stage_one": stage}), tmp_path / "run")
     main(folder)
     assert LocalModel.load(folder.model).predict(list(TEXTS.values()), trie=None) == [(code,) for code in TEXTS]
+
+
+def test_a_model_that_learnt_whole_notes_is_asked_about_them_as_notes_ever_after(weights: Path, tmp_path: Path) -> None:
+    recipe = replace(_recipe(weights), adapter=None, gradient_checkpointing=False)
+    settings = {field.name: getattr(recipe.stages["stage_one"], field.name) for field in fields(recipe.stages["stage_one"])}
+    settings |= {"mix": {"notes": 1.0}, "max_tokens": 64, "learning_rate": 3e-3}
+    notes = NotesStage(**settings, max_words=100)
+    recipe = replace(recipe, stages=recipe.stages | {"notes": notes})
+    folder = RunFolder(tmp_path / "run")
+    folder.start.mkdir(parents=True)
+    tokenizer = start_from_pretrained(recipe, folder.start, cache_folder=tmp_path, storage=FolderStorage(tmp_path))
+    texts = {code: f"Dx:\n{text}" for code, text in TEXTS.items()}
+    examples = [Example(code, "notes", "train", text, (code,)) for code, text in texts.items()]
+    plan = TrainingPlan.make(examples, notes, tokenizer, processes=1, seed=1)
+    plan.save(folder.path)
+    Job("llama-notes", "notes", recipe, True, 1).write(folder)
+    main(folder)
+    prompt = tokenizer.encode_prompts([texts["M109"]], "note")[0][0]
+    assert prompt in [plan.inputs[start : start + len(prompt)].tolist() for start in plan.input_starts[:-1]]
+    model = LocalModel.load(folder.model)
+    assert model.predict(list(texts.values()), trie=None) == [(code,) for code in TEXTS]
+    assert [model.tokenizer.kind_of(text) for text in ("Gout", "Dx:\nGout")] == ["phrase", "note"]
+    assert tokenizer.kind_of("Dx:\nGout") == "phrase", "a model that learnt none takes everything for a phrase"
 
 
 @pytest.mark.parametrize("bits", [8, 4])
