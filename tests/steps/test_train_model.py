@@ -20,6 +20,7 @@ from llmcoder_tasks.database import Database
 from llmcoder_tasks.dataset.examples import MadeExample
 from llmcoder_tasks.dataset.store import DatasetManifest, write_tables
 from llmcoder_tasks.errors import ModelError, TrainingError
+from llmcoder_tasks.model.devices import Device
 from llmcoder_tasks.model.manifest import fetch_model
 from llmcoder_tasks.model.recipe import NotesStage, Recipe, UpdateStage, read_recipe
 from llmcoder_tasks.records import DatasetRef, Example, ModelRef
@@ -260,6 +261,9 @@ def test_a_killed_run_of_two_processes_goes_on_from_its_checkpoint_to_the_weight
         os.killpg(victim.pid, signal.SIGKILL)
         victim.wait()
     assert not storage.list_keys("training"), "a killed run published something"
+    (running,) = database.fetch_all("list_training_progress")
+    assert 0 < running["step"] < running["steps"]
+    assert running["peak_memory_bytes"] > 0
 
     recipe = read_recipe("tiny")
     stages = {name: replace(stage, examples=30000, average_every_steps=8) for name, stage in recipe.stages.items()}
@@ -278,6 +282,17 @@ def test_a_killed_run_of_two_processes_goes_on_from_its_checkpoint_to_the_weight
         for store, of, name in ((storage, ref, "cache"), (undisturbed, whole, "cache2"))
     ]
     assert weights[0] == weights[1]
+
+
+def test_what_a_device_cannot_hold_is_refused_before_it_is_taken(
+    dataset: DatasetRef, storage: Storage, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Device("NVIDIA L4", "GPU-1", 1_000_000, is_gpu=True)
+    monkeypatch.setattr("llmcoder_tasks.steps.train_model.list_devices", lambda _: [small])
+    monkeypatch.setattr("llmcoder_tasks.steps.train_model.launch_training", lambda *_, **__: pytest.fail("it was launched"))
+    with pytest.raises(TrainingError, match="all trained, need .* GB before activations .*; NVIDIA L4 has room for 0.0 GB"):
+        _train(dataset, storage, database, tmp_path / "work")
+    assert not (tmp_path / "work" / "devices").exists()
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_nothing_is_published(
