@@ -72,10 +72,12 @@ def read_last_line(path: Path) -> dict[str, Any]:
 
 def describe_speed(line: Mapping[str, Any]) -> str:
     """`12,345,678 tokens, 56,000 a second, MFU 42.9 %, at most 45.1 GB`: what the last line of a training log says."""
-    parts = [f"{line['tokens_seen']:,} tokens", f"{line['tokens_per_second']:,.0f} a second"]
+    parts = [f"{line['tokens_seen']:,} tokens"]
+    if line.get("tokens_per_second") is not None:
+        parts.append(f"{line['tokens_per_second']:,.0f} a second")
     if line.get("model_flops_utilization") is not None:
         parts.append(f"MFU {100 * line['model_flops_utilization']:.1f} %")
-    if line.get("peak_memory_bytes"):
+    if line.get("peak_memory_bytes") is not None:
         parts.append(f"at most {line['peak_memory_bytes'] / 1e9:.1f} GB")
     return ", ".join(parts)
 
