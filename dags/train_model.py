@@ -1,5 +1,5 @@
 """
-### A dataset → an update or two stages of training → scorecard → verdict → the model in service
+### A dataset → an update or two stages of training (three, with notes of patients) → scorecard → verdict → the model in service
 
 Starts by itself when `build_dataset` has stored a dataset; the partition key of the run is the dataset id. A run by hand needs
 the partition key, or the param `dataset_id`. `choose_training` says in its log why the model in service is updated, another one
@@ -50,18 +50,26 @@ def train_stage(stage: str, dataset: dict[str, str], base: dict[str, str] | None
     from llmcoder_tasks.model.recipe import read_recipe
     from llmcoder_tasks.steps.train_model import train_model
 
-    stores = connect()
     return train_model(
         DatasetRef(**dataset),
         recipe=read_recipe(recipe),
         stage=stage,
         base=ModelRef(**base) if base else None,
-        storage=stores.storage,
-        database=stores.database,
-        work_folder=stores.settings.home / "work",
-        processes=stores.settings.training_processes,
-        server=stores.settings.coder_server_without_waiting,
+        **find_place(),
     )
+
+
+def find_place() -> dict[str, Any]:
+    """Where a stage is trained, and by what."""
+    stores = connect()
+    return {
+        "storage": stores.storage,
+        "database": stores.database,
+        "work_folder": stores.settings.home / "work",
+        "processes": stores.settings.training_processes,
+        "nodes": stores.settings.training_nodes,
+        "server": stores.settings.coder_server_without_waiting,
+    }
 
 
 def describe(verdict: dict[str, str], run_url: str) -> str:
@@ -103,6 +111,27 @@ def update_model(dataset: dict[str, str], way: dict[str, Any], *, params: Any = 
     """Bring the model that was in service when the way was chosen up to date."""
     base = ModelRef(way["base_model_id"], connect().storage.uri_of(f"models/{way['base_model_id']}"))
     return train_stage("update", dataset, asdict(base), params["recipe"])
+
+
+@llmcoder_task(
+    task_id="train_on_notes",
+    task_display_name="Learn notes of patients",
+    reads_notes=True,
+    execution_timeout=timedelta(days=2),
+    **GPU,
+)
+def train_notes(dataset: dict[str, str], base: dict[str, str], *, params: Any = None) -> Any:
+    """Let the model of stage two learn the notes of patients that a setting names, where the recipe has a stage for them."""
+    from llmcoder_tasks.model.recipe import read_recipe
+    from llmcoder_tasks.steps.train_model import train_on_notes
+
+    return train_on_notes(
+        DatasetRef(**dataset),
+        recipe=read_recipe(params["recipe"]),
+        base=ModelRef(**base),
+        notes=SETTINGS.training_notes,
+        **find_place(),
+    )
 
 
 @dag(
@@ -263,7 +292,7 @@ def train_model() -> None:
     way = choose(dataset)
     first, updated = train_stage_one(dataset), update_model(dataset, way)
     take_way(way) >> [first, updated]
-    model = select(fit(dataset, train_stage_two(dataset, first), updated))
+    model = select(fit(dataset, train_notes(dataset, train_stage_two(dataset, first)), updated))
     verdict = check_verdict(judge(evaluate(model, dataset)))
     approve = PromotionApproval(
         task_id="approve",

@@ -276,9 +276,11 @@ def _published_model(with_stores: Connections, model_id: str | None) -> ModelRef
 
 @main.command("train-model")
 @click.argument("dataset_id")
-@click.option("--stage", type=click.Choice(["stage_one", "stage_two", "update"]), required=True, help="Which stage of the recipe.")
+@click.option(
+    "--stage", type=click.Choice(["stage_one", "stage_two", "notes", "update"]), required=True, help="Which stage of the recipe."
+)
 @click.option("--recipe", "recipe_name", help="Name of a recipe, or a YAML file; default: LLMCODER_RECIPE.")
-@click.option("--from", "base_model_id", help="The model that stage two or an update starts from.")
+@click.option("--from", "base_model_id", help="The model that any other stage than the first starts from.")
 def train_model_command(dataset_id: str, stage: str, recipe_name: str | None, base_model_id: str | None) -> None:
     """Train one stage of a recipe on a dataset: here, or at the server of LLMCODER_CODER_LLM_URL where the recipe says so.
 
@@ -301,6 +303,8 @@ def train_model_command(dataset_id: str, stage: str, recipe_name: str | None, ba
             processes=settings.training_processes,
             server=settings.coder_server,
             report=lambda line: click.echo(line, err=True),
+            nodes=settings.training_nodes,
+            notes=settings.training_notes,
         )
     )
 

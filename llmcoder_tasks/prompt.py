@@ -1,12 +1,17 @@
 """How a text becomes a prompt and how codes become an answer, byte for byte: one place for training, judging and coding.
 
-`compact` is for a model trained from nothing on its own vocabulary: the prompt is the text in lower case, an answer is one token
-for the category and one for each further character. `chat` is for a pretrained language model that answers in words. Messages are
-for a model behind a server: instructions and question apart, the answer as JSON of CODES_SCHEMA.
+Three forms for weights of our own. `compact` is for a model trained from nothing on its own vocabulary: the prompt is the text in
+lower case, and an answer is one token for the category and one for each further character. `chat` is for a pretrained language
+model that answers in words; `instruct` is the same question inside the turns of the Llama 3 chat template, for a model that was
+taught to converse. Messages are for a model behind a server: instructions and question apart, the answer as JSON of CODES_SCHEMA.
 
     compact   type 2 diabetes mellitus; gout<|answer|><|E11|><|.9|><|;|><|M10|><|.9|><|end|>
     chat      Diagnosis: Type 2 diabetes mellitus; gout\\nICD-10-CM codes: E11.9, M10.9
+    instruct  <|start_header_id|>user<|end_header_id|>\\n\\nDiagnosis: ...\\nICD-10-CM codes:<|eot_id|>
+              <|start_header_id|>assistant<|end_header_id|>\\n\\n E11.9, M10.9<|eot_id|>
     messages  Type 2 diabetes mellitus; gout        {"codes":["E11.9","M10.9"]}
+
+A whole clinical note keeps its lines, on which its sections stand, and is asked about as `Clinical note:`.
 
 A category that the compact vocabulary does not hold (a later release brought it) is written in single characters,
 `<|.E|><|.1|><|.1|>`, so that every code of every release has an answer; the model learns to give it in its next training.
@@ -22,14 +27,16 @@ from typing import Any, Literal, cast, get_args
 from llmcoder_tasks.errors import ModelError
 from llmcoder_tasks.records import parse_code, render_code
 
-PromptForm = Literal["compact", "chat"]
-PROMPT_FORMS: tuple[PromptForm, ...] = ("compact", "chat")
+PromptForm = Literal["compact", "chat", "instruct"]
+PROMPT_FORMS: tuple[PromptForm, ...] = ("compact", "chat", "instruct")
+
+TextKind = Literal["phrase", "note"]
 
 ConditionsPerAnswer = Literal["one", "several"]
 """A model answers one condition at a time, so that a line of several is cut before it is asked, or it lists all codes itself."""
 
 ANSWER_MARK = "<|answer|>"
-SEPARATOR = {"compact": "<|;|>", "chat": ","}
+SEPARATOR = {"compact": "<|;|>", "chat": ",", "instruct": ","}
 END = "<|end|>"
 CODE_CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -49,10 +56,34 @@ _CATEGORY_LENGTH = 3
 _PIECE = re.compile(r"<\|(?:\.(?P<character>[0-9A-Z])|(?P<category>[0-9A-Z]{3}))\|>")
 
 
-def render_prompt(text: str, form: PromptForm) -> str:
-    """The prompt of a text, without the mark that begins the answer. White space is folded; the compact form has no capitals."""
+TURNS = {"instruct": ("<|start_header_id|>", "user", "<|end_header_id|>", "\n\n"), "chat": (), "compact": ()}
+"""What stands before a prompt: special tokens and texts by turns, each encoded for itself."""
+
+ANSWER_TURN = {
+    "instruct": ("<|eot_id|>", "<|start_header_id|>", "assistant", "<|end_header_id|>", "\n\n"),
+    "chat": (),
+    "compact": (ANSWER_MARK,),
+}
+"""What stands between a prompt and its answer, likewise."""
+
+_QUESTION = "\nICD-10-CM codes:"
+
+
+def render_prompt(text: str, form: PromptForm, kind: TextKind = "phrase") -> str:
+    """The prompt of a text, without what surrounds it (`TURNS`, `ANSWER_TURN`).
+
+    White space is folded, in a note within its lines alone; the compact form has no capitals and knows no notes.
+    """
+    if kind == "note" and form != "compact":
+        lines = (" ".join(line.split()) for line in text.splitlines())
+        return "Clinical note:\n" + "\n".join(line for line in lines if line) + question_of(form)
     folded = " ".join(text.split())
-    return folded.lower() if form == "compact" else f"Diagnosis: {folded}\nICD-10-CM codes:"
+    return folded.lower() if form == "compact" else f"Diagnosis: {folded}{question_of(form)}"
+
+
+def question_of(form: PromptForm) -> str:
+    """The end of a prompt, which stays when a text is cut."""
+    return "" if form == "compact" else _QUESTION
 
 
 def category_piece(category: str) -> str:
@@ -67,7 +98,7 @@ def character_piece(character: str) -> str:
 
 def render_code_pieces(code: str, form: PromptForm, vocabulary: Collection[str] = ()) -> list[str]:
     """The pieces of one code in an answer. `vocabulary` holds the pieces that the compact model knows."""
-    if form == "chat":
+    if form != "compact":
         return [f" {render_code(code)}"]
     category = category_piece(code[:_CATEGORY_LENGTH])
     if category in vocabulary:

@@ -21,6 +21,9 @@
 | LLMCODER_NOTE_READERS | roles, by commas, that may read patient text in the pages | `op,admin` |
 | LLMCODER_REVIEWERS | roles, by commas, that may also decide in reviews there | `op,admin` |
 | LLMCODER_TRAINING_PROCESSES | torchrun processes, one a GPU or a core | what the recipe says |
+| LLMCODER_TRAINING_NODES | machines that train together; the task's own is the first | 1 |
+| LLMCODER_TRAINING_RENDEZVOUS | `host:port` of the first of several machines, where the others find it | none |
+| LLMCODER_TRAINING_NOTES | coded notes of patients, a file or folder, that models may learn from | none |
 | LLMCODER_PORT | port of the Airflow UI | 8080, or the next free one |
 | LLMCODER_LLM_URL | server that speaks the OpenAI API, asked for variations of titles; never for anything of a patient | none |
 | LLMCODER_LLM_MODEL | the model asked there | none |
@@ -79,6 +82,9 @@ _VARIABLES = frozenset(
         "LLMCODER_NOTE_READERS",
         "LLMCODER_REVIEWERS",
         "LLMCODER_TRAINING_PROCESSES",
+        "LLMCODER_TRAINING_NODES",
+        "LLMCODER_TRAINING_RENDEZVOUS",
+        "LLMCODER_TRAINING_NOTES",
         "LLMCODER_PORT",
         "LLMCODER_LLM_URL",
         "LLMCODER_LLM_MODEL",
@@ -147,6 +153,14 @@ class CoderServer:
 
 
 @dataclass(frozen=True, slots=True)
+class Nodes:
+    """Several machines that train together, and `host:port` of the first, where they meet."""
+
+    count: int
+    rendezvous: str
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings, checked. Build it with `Settings.from_environment()` at the edge of the system."""
 
@@ -170,6 +184,10 @@ class Settings:
     reviewers: frozenset[str]
     """Roles of Airflow's login, in lower case."""
     training_processes: int | None
+    training_nodes: Nodes | None
+    """Several machines that train together; None: the task's own alone."""
+    training_notes: Path | None
+    """Coded notes of patients that models may learn from."""
     port: int | None
     language_model: LanguageModel | None
     note_model: LanguageModel | Path | None
@@ -204,6 +222,8 @@ class Settings:
             note_readers=_roles(env.get("LLMCODER_NOTE_READERS")),
             reviewers=_roles(env.get("LLMCODER_REVIEWERS")),
             training_processes=_positive_int("LLMCODER_TRAINING_PROCESSES", env.get("LLMCODER_TRAINING_PROCESSES")),
+            training_nodes=_training_nodes(env),
+            training_notes=_training_notes(env.get("LLMCODER_TRAINING_NOTES")),
             port=_positive_int("LLMCODER_PORT", env.get("LLMCODER_PORT")),
             language_model=_language_model(env),
             note_model=_note_model(env),
@@ -247,6 +267,29 @@ class Settings:
                 "LLMCODER_NOTE_LLM_URL"
             )
         return self.note_model
+
+
+def _training_nodes(env: Mapping[str, str]) -> Nodes | None:
+    count = _positive_int("LLMCODER_TRAINING_NODES", env.get("LLMCODER_TRAINING_NODES")) or 1
+    rendezvous = env.get("LLMCODER_TRAINING_RENDEZVOUS") or ""
+    if count == 1:
+        return None
+    host, _, port = rendezvous.rpartition(":")
+    if not host or not port.isdigit():
+        raise SettingsError(
+            f"LLMCODER_TRAINING_RENDEZVOUS={rendezvous!r}: with LLMCODER_TRAINING_NODES={count} write host:port of this machine, "
+            "as the others reach it"
+        )
+    return Nodes(count, rendezvous)
+
+
+def _training_notes(value: str | None) -> Path | None:
+    if not value:
+        return None
+    path = Path(value).expanduser()
+    if not path.is_absolute():
+        raise SettingsError(f"LLMCODER_TRAINING_NOTES={value!r} is no absolute path of a file or folder of coded notes")
+    return path
 
 
 def _language_model(env: Mapping[str, str]) -> LanguageModel | None:

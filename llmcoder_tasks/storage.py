@@ -25,10 +25,13 @@ def open_storage(uri: str, *, endpoint_url: str | None = None) -> Storage:
     """The store under `uri`. Raises StorageError on an unknown scheme, StorageUnreachable when nobody answers."""
     parts = urlsplit(uri)
     if parts.scheme == "file":
-        return FolderStorage(Path(unquote(parts.path)))
-    if parts.scheme == "s3":
-        return S3Storage(parts.netloc, parts.path.strip("/"), endpoint_url=endpoint_url)
-    raise StorageError(f"artifact store {uri!r} is neither file:// nor s3://")
+        storage: Storage = FolderStorage(Path(unquote(parts.path)))
+    elif parts.scheme == "s3":
+        storage = S3Storage(parts.netloc, parts.path.strip("/"), endpoint_url=endpoint_url)
+    else:
+        raise StorageError(f"artifact store {uri!r} is neither file:// nor s3://")
+    storage.endpoint_url = endpoint_url
+    return storage
 
 
 def hash_file(path: Path) -> str:
@@ -41,6 +44,8 @@ class Storage(ABC):
     """What steps need of an artifact store."""
 
     uri: str
+    endpoint_url: str | None = None
+    """The S3 server that settings name, also where this store is a folder: other stores are looked for there."""
 
     @abstractmethod
     def read_bytes(self, key: str) -> bytes:

@@ -128,8 +128,8 @@ CREATE TABLE models (
     release_key text NOT NULL REFERENCES releases,
     dataset_id text NOT NULL REFERENCES datasets,
     recipe text NOT NULL,
-    stage text NOT NULL CHECK (stage IN ('stage_one', 'stage_two', 'update')),
-    parent_model_id text REFERENCES models,    -- stage two starts from stage one, an update from a model of an earlier release
+    stage text NOT NULL CHECK (stage IN ('stage_one', 'stage_two', 'notes', 'update')),
+    parent_model_id text REFERENCES models,    -- every stage but the first starts from another's model
     uri text NOT NULL,
     manifest jsonb NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -144,6 +144,8 @@ CREATE TABLE training_metrics (
     learning_rate double precision NOT NULL,
     tokens_seen bigint NOT NULL,
     tokens_per_second double precision NOT NULL,
+    model_flops_utilization double precision CHECK (model_flops_utilization >= 0),  -- NULL: the device's peak is not known
+    peak_memory_bytes bigint CHECK (peak_memory_bytes >= 0),                        -- of the first process
     PRIMARY KEY (model_id, step)
 );
 
@@ -162,6 +164,21 @@ CREATE TABLE fine_tuning_jobs (
     PRIMARY KEY (server_url, job_id)
 );
 CREATE UNIQUE INDEX fine_tuning_jobs_one ON fine_tuning_jobs (model_id) WHERE status NOT IN ('failed', 'cancelled');
+
+-- The last line of each training that has not ended as a model; an old updated_at says that it does not run any more.
+CREATE TABLE training_progress (
+    model_id text PRIMARY KEY,
+    step integer NOT NULL CHECK (step >= 0),
+    steps integer NOT NULL CHECK (steps >= step),
+    loss double precision NOT NULL,
+    learning_rate double precision NOT NULL,
+    tokens_seen bigint NOT NULL,
+    tokens_per_second double precision NOT NULL,
+    model_flops_utilization double precision,
+    peak_memory_bytes bigint NOT NULL,
+    seconds_left double precision NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now()
+);
 
 CREATE TABLE scorecards (
     evaluation_id text PRIMARY KEY,

@@ -86,6 +86,8 @@ LEAVES = {
     "accelerate": ("llmcoder_tasks/model/",),
     "deepspeed": ("llmcoder_tasks/model/",),
     "peft": ("llmcoder_tasks/model/",),
+    "bitsandbytes": ("llmcoder_tasks/model/",),
+    "liger_kernel": ("llmcoder_tasks/model/",),
     "boto3": ("llmcoder_tasks/storage.py",),
     "botocore": ("llmcoder_tasks/storage.py",),
     "sqlalchemy": ("llmcoder_tasks/database.py",),
@@ -108,8 +110,8 @@ LEAVES = {
 """Libraries, and the only files that may import them."""
 
 HEAVY = {
-    "torch", "transformers", "deepspeed", "accelerate", "peft", "pandas", "great_expectations", "boto3", "matplotlib", "openai",
-    "sklearn", "scipy", "datasets",
+    "torch", "transformers", "deepspeed", "accelerate", "peft", "bitsandbytes", "liger_kernel", "pandas", "great_expectations",
+    "boto3", "matplotlib", "openai", "sklearn", "scipy", "datasets",
 }  # fmt: skip
 """What a DAG file may not load when it is parsed."""
 

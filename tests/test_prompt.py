@@ -30,6 +30,13 @@ def test_the_chat_prompt_keeps_capitals_and_ends_in_the_question() -> None:
     assert render_prompt("Type 2 diabetes\nmellitus", "chat") == "Diagnosis: Type 2 diabetes mellitus\nICD-10-CM codes:"
 
 
+def test_a_note_keeps_its_lines_and_is_asked_about_as_a_note() -> None:
+    note = "HPI:  gout \n\n  Plan: rest"
+    expected = "Clinical note:\nHPI: gout\nPlan: rest\nICD-10-CM codes:"
+    assert render_prompt(note, "chat", "note") == render_prompt(note, "instruct", "note") == expected
+    assert render_prompt(note, "compact", "note") == "hpi: gout plan: rest"
+
+
 def test_a_compact_answer_is_category_then_characters_with_separators() -> None:
     assert render_answer(["E119", "I10"], "compact", VOCABULARY) == "<|E11|><|.9|><|;|><|I10|>"
     assert parse_answer("<|E11|><|.9|><|;|><|I10|><|end|><|E11|>", "compact") == ("E119", "I10")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llmcoder_tasks.errors import SettingsError
-from llmcoder_tasks.settings import PROJECT_FOLDER, CoderServer, LanguageModel, Settings
+from llmcoder_tasks.settings import PROJECT_FOLDER, CoderServer, LanguageModel, Nodes, Settings
 
 
 def test_an_empty_environment_means_the_embedded_services_in_the_project() -> None:
@@ -33,6 +33,8 @@ def test_an_empty_environment_means_the_embedded_services_in_the_project() -> No
         note_readers=frozenset({"op", "admin"}),
         reviewers=frozenset({"op", "admin"}),
         training_processes=None,
+        training_nodes=None,
+        training_notes=None,
         port=None,
         language_model=None,
         note_model=None,
@@ -60,6 +62,9 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
             "LLMCODER_NOTE_READERS": "Coder, admin",
             "LLMCODER_REVIEWERS": "coder",
             "LLMCODER_TRAINING_PROCESSES": "4",
+            "LLMCODER_TRAINING_NODES": "2",
+            "LLMCODER_TRAINING_RENDEZVOUS": "gpu-one:29400",
+            "LLMCODER_TRAINING_NOTES": "/data/mimic",
             "LLMCODER_PORT": "8081",
             "LLMCODER_LLM_URL": "https://models.example.org/v1/",
             "LLMCODER_LLM_MODEL": "some-model",
@@ -99,6 +104,8 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         note_readers=frozenset({"coder", "admin"}),
         reviewers=frozenset({"coder"}),
         training_processes=4,
+        training_nodes=Nodes(2, "gpu-one:29400"),
+        training_notes=Path("/data/mimic"),
         port=8081,
         language_model=LanguageModel("https://models.example.org/v1", "some-model", "sk-1", 0.25, 2.0),
         note_model=LanguageModel("https://notes.example.org/v1", "reader", "sk-2", prefix="LLMCODER_NOTE_LLM"),
@@ -135,6 +142,8 @@ def test_empty_values_count_as_unset() -> None:
         ("LLMCODER_LANDING", "https://example.org", "LLMCODER_LANDING"),
         ("LLMCODER_APPROVAL", "yes", "neither 'required' nor 'off'"),
         ("LLMCODER_TRAINING_PROCESSES", "0", "positive whole number"),
+        ("LLMCODER_TRAINING_NODES", "2", "LLMCODER_TRAINING_RENDEZVOUS='': with LLMCODER_TRAINING_NODES=2 write host:port"),
+        ("LLMCODER_TRAINING_NOTES", "mimic", "LLMCODER_TRAINING_NOTES='mimic' is no absolute path"),
         ("LLMCODER_PORT", "-1", "positive whole number"),
         ("LLMCODER_PORT", "http", "positive whole number"),
         ("LLMCODER_LLM_INPUT_PRICE", "cheap", "is no price: write what a million tokens cost"),

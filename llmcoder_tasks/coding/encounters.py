@@ -172,7 +172,7 @@ def list_source_files(source: Path, source_format: SourceFormat = "auto") -> lis
     """
     chosen = detect_format(source) if source_format == "auto" else source_format
     if chosen == "mimic-iv":
-        notes = _find_table(source, "discharge") if source.is_dir() else source
+        notes = find_table(source, "discharge") if source.is_dir() else source
         if notes is None:
             raise NoteError(f"{source} has no discharge.csv: the discharge summaries of MIMIC-IV-Note")
         return [SourceFile(notes, chosen, hash_file(notes))]
@@ -197,7 +197,7 @@ def read_source_file(file: SourceFile, source: Path, on: date | None = None) -> 
     if file.form == "mimic-iv":
         rows: Iterator[Encounter | Rejected] = _read_mimic(file.path, source if source.is_dir() else source.parent)
     else:
-        rows = (_convert(place, row, on) for place, row in _rows_of(file.path, file.form))
+        rows = (_convert(place, row, on) for place, row in read_rows(file.path, file.form))
     yield from _reject_repeated(rows)
 
 
@@ -258,7 +258,7 @@ def _open_text(path: Path) -> TextIO:
     return path.open(encoding="utf-8", errors="surrogateescape", newline="")
 
 
-def _rows_of(path: Path, form: SourceFormat) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+def read_rows(path: Path, form: SourceFormat) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
     """(place, row) of a file; instead of a row that cannot be read, the reason."""
     read = _read_json_lines if form == "jsonl" else _read_csv_rows
     number = 0
@@ -425,10 +425,10 @@ def _reject_repeated(rows: Iterator[Encounter | Rejected]) -> Iterator[Encounter
 
 def _read_mimic(notes: Path, folder: Path) -> Iterator[Encounter | Rejected]:
     """Stays of the table `discharge`, joined with the other tables where they lie beside it (also in `hosp/` and `note/`)."""
-    admissions = {row["hadm_id"]: row for row in _table_rows(folder, "admissions")}
-    patients = {row["subject_id"]: row for row in _table_rows(folder, "patients")}
+    admissions = {row["hadm_id"]: row for row in read_table(folder, "admissions")}
+    patients = {row["subject_id"]: row for row in read_table(folder, "patients")}
     codes = _read_mimic_codes(folder)
-    for place, row in _rows_of(notes, "csv"):
+    for place, row in read_rows(notes, "csv"):
         if isinstance(row, str):
             yield Rejected(place, row)
         elif (row.get("note_type") or "DS") == "DS":  # AR rows are addenda
@@ -466,21 +466,23 @@ def _age_at(day: str | None, patient: Mapping[str, Any]) -> int | None:
 
 def _read_mimic_codes(folder: Path) -> dict[str, list[str]] | None:
     """ICD-10 codes of each stay in order of `seq_num`, or None without the table. ICD-9 rows are left out."""
-    if _find_table(folder, "diagnoses_icd") is None:
+    if find_table(folder, "diagnoses_icd") is None:
         return None
     ranked: dict[str, list[tuple[int, str]]] = {}
-    for row in _table_rows(folder, "diagnoses_icd"):
+    for row in read_table(folder, "diagnoses_icd"):
         if row.get("icd_version") == "10" and str(row.get("seq_num", "")).isdigit():
             ranked.setdefault(row["hadm_id"], []).append((int(row["seq_num"]), row["icd_code"].strip()))
     return {stay: [code for _, code in sorted(codes)] for stay, codes in ranked.items()}
 
 
-def _table_rows(folder: Path, name: str) -> Iterator[Mapping[str, Any]]:
-    path = _find_table(folder, name)
+def read_table(folder: Path, name: str) -> Iterator[Mapping[str, Any]]:
+    """The rows of a table of MIMIC-IV that can be read; none without its file."""
+    path = find_table(folder, name)
     if path is not None:
-        yield from (row for _, row in _rows_of(path, "csv") if not isinstance(row, str))
+        yield from (row for _, row in read_rows(path, "csv") if not isinstance(row, str))
 
 
-def _find_table(folder: Path, name: str) -> Path | None:
+def find_table(folder: Path, name: str) -> Path | None:
+    """The file of a table of MIMIC-IV in a folder or below it, plain or gzipped."""
     found = sorted(path for path in folder.rglob("*") if path.name.lower() in {f"{name}.csv", f"{name}.csv.gz"})
     return found[0] if found else None

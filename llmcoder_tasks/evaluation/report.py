@@ -42,9 +42,12 @@ COUNT_SCENARIOS = ("multiple", "notes")
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the page shows beside the scorecard. `titles` are long titles by code; curves are by stage, in order of training."""
+    """What the page shows beside the scorecard. `titles` are long titles by code; curves and the last lines of training logs are by
+    stage, in order of training.
+    """
 
     titles: Mapping[str, str]
+    last_lines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, kw_only=True)
     curves: Mapping[str, Sequence[CurvePoint]] = field(default_factory=dict)
     reliability: Sequence[ReliabilityBin] = ()
 
@@ -59,6 +62,24 @@ def read_curve(path: Path) -> list[CurvePoint]:
         except (ValueError, KeyError, TypeError) as error:
             raise EvaluationError(f"{path.name}:{number}: not a line of a training log ({type(error).__name__})") from error
     return points
+
+
+def read_last_line(path: Path) -> dict[str, Any]:
+    """The last line of a `training_log.jsonl`; nothing of an empty one."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return dict(json.loads(lines[-1])) if lines else {}
+
+
+def describe_speed(line: Mapping[str, Any]) -> str:
+    """`12,345,678 tokens, 56,000 a second, MFU 42.9 %, at most 45.1 GB`: what the last line of a training log says."""
+    parts = [f"{line['tokens_seen']:,} tokens"]
+    if line.get("tokens_per_second") is not None:
+        parts.append(f"{line['tokens_per_second']:,.0f} a second")
+    if line.get("model_flops_utilization") is not None:
+        parts.append(f"MFU {100 * line['model_flops_utilization']:.1f} %")
+    if line.get("peak_memory_bytes") is not None:
+        parts.append(f"at most {line['peak_memory_bytes'] / 1e9:.1f} GB")
+    return ", ".join(parts)
 
 
 def render_report(scorecard: Scorecard, evidence: Evidence) -> str:
@@ -87,6 +108,7 @@ def render_report(scorecard: Scorecard, evidence: Evidence) -> str:
         kind_meanings=ERROR_MEANINGS,
         figures=[(title, Markup(svg)) for title, svg in figures],  # noqa: S704 - our own SVG of figures and fixed words
         titles=evidence.titles,
+        speeds={stage: describe_speed(line) for stage, line in evidence.last_lines.items() if line},
         cell=scorecard.find_cell,
         best=_find_best(scorecard),
         totals=_sum_errors(scorecard),

@@ -1,19 +1,23 @@
-"""What training begins with: nothing but a vocabulary, a pretrained model from a folder or the hub, or an earlier stage."""
+"""What training begins with: nothing but a vocabulary, a pretrained model from a folder, a store or the hub, an earlier stage."""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
 
-from llmcoder_tasks.errors import TrainingError
+from llmcoder_tasks.errors import ArtifactMissing, TrainingError
 from llmcoder_tasks.model.manifest import verify_manifest
 from llmcoder_tasks.model.recipe import Recipe
 from llmcoder_tasks.model.tokenizer import TOKENIZER_NAME, AnswerTokenizer, PromptSettings
 from llmcoder_tasks.model.training_run import RECIPE_NAME
 from llmcoder_tasks.records import Example
+from llmcoder_tasks.storage import Storage, hash_file, open_storage
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +41,9 @@ def start_from_nothing(recipe: Recipe, examples: Sequence[Example], codes: Seque
     return tokenizer
 
 
-def start_from_pretrained(recipe: Recipe, start: Path) -> AnswerTokenizer:
+def start_from_pretrained(recipe: Recipe, start: Path, *, cache_folder: Path, storage: Storage) -> AnswerTokenizer:
     """Bring pretrained weights into the folder `start`. Raises TrainingError with the cure when they are not to be had."""
-    source = find_base_weights(recipe.base_weights or "")
+    source = find_base_weights(recipe.base_weights or "", cache_folder=cache_folder, endpoint_url=storage.endpoint_url)
     for pattern in _PATTERNS:
         for path in source.glob(pattern):
             (start / path.name).unlink(missing_ok=True)
@@ -73,31 +77,70 @@ def start_from_stage(recipe: Recipe, base_folder: Path, start: Path) -> AnswerTo
     return tokenizer
 
 
-def find_base_weights(name: str) -> Path:
-    """The folder of pretrained weights: `name` itself, or a hub model in the local cache or downloaded.
+def find_base_weights(name: str, *, cache_folder: Path, endpoint_url: str | None = None) -> Path:
+    """The folder of pretrained weights: `name` itself, a copy of what lies under a URI, or a hub model, downloaded where needed.
 
-    Only safetensors, configuration and tokenizer are taken. Raises TrainingError.
+    Only safetensors, configuration and tokenizer are taken. Raises TrainingError, and StorageError of a store.
     """
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        folder = _download(name)
+    if "://" in name:
+        folder = _fetch(name, cache_folder, endpoint_url)
+    else:
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            folder = _download(name)
     missing = [what for what in ("*.safetensors", "config.json", TOKENIZER_NAME) if not any(folder.glob(what))]
     if missing:
         raise TrainingError(f"base weights {name!r}: {folder} has no {' and no '.join(missing)}; only safetensors are read")
     return folder
 
 
+def hash_weights(folder: Path) -> str:
+    """One sha256 over names and contents of the safetensors of a folder: which weights a model grew from."""
+    facts = [(path.name, hash_file(path)) for path in sorted(folder.glob("*.safetensors"))]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _fetch(uri: str, cache_folder: Path, endpoint_url: str | None) -> Path:
+    """A copy of the weights under a URI, fetched once for each version of its files."""
+    storage = open_storage(uri.rstrip("/"), endpoint_url=endpoint_url)
+    versions = {key: version for key, version in storage.list_versions("").items() if _is_wanted(key)}
+    if not versions:
+        raise ArtifactMissing(f"base weights {uri!r}: nothing lies there; put config.json, tokenizer.json and *.safetensors there")
+    digest = hashlib.sha256(json.dumps([uri, sorted(versions.items())]).encode()).hexdigest()
+    target = cache_folder / f"weights-{digest[:16]}"
+    cache_folder.mkdir(parents=True, exist_ok=True)
+    with (cache_folder / f".{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.is_dir():
+            incoming = target.with_name(f".incoming-{target.name}")
+            shutil.rmtree(incoming, ignore_errors=True)
+            for key in versions:
+                storage.fetch_file(key, incoming / key)
+            incoming.replace(target)
+            logger.info("fetched base weights %s into %s", uri, target)
+    return target
+
+
+def _is_wanted(key: str) -> bool:
+    return len(PurePosixPath(key).parts) == 1 and any(fnmatch(key, pattern) for pattern in _PATTERNS)
+
+
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(_PATTERNS)))
+    except GatedRepoError:
+        raise TrainingError(
+            f"base weights {name!r} are gated: log in to the hub, accept the licence on the model's page, wait until access is "
+            "granted, and set HF_TOKEN to a token that may read it; or set base_weights to a folder or an s3:// prefix"
+        ) from None
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise TrainingError(
             f"base weights {name!r} are neither a folder here nor to be had from the hub ({type(error).__name__}): set "
-            "base_weights in the recipe to a folder with config.json, tokenizer.json and *.safetensors, or accept the "
-            "model's licence on the hub and set HF_TOKEN"
+            "base_weights in the recipe to a folder or an s3:// prefix with config.json, tokenizer.json and *.safetensors; a gated "
+            "model wants its licence accepted on the hub and HF_TOKEN set"
         ) from None
 
 

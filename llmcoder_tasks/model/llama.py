@@ -7,9 +7,12 @@ of the full computation (a test compares them) for a third of the work in a one-
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from llmcoder_tasks.model.recipe import Architecture
@@ -28,23 +31,78 @@ class AnswerLlama(LlamaForCausalLM):  # type: ignore[misc]  # transformers has n
         # A pretrained model has no such block and answers in its whole vocabulary.
         self.first_answer_id = int(getattr(config, "first_answer_id", 0))
         self.first_category_id = int(getattr(config, "first_category_id", 0))
+        self.fused_loss: Any = None  # a kernel that takes (weights, states, targets) and never holds all logits
 
-    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        positions: torch.Tensor | None = None,
+        starts: torch.Tensor | None = None,
+        longest: int = 0,
+        divisor: float = 1.0,
+    ) -> dict[str, torch.Tensor]:
         """Mean cross-entropy of the answers.
 
         Args:
-            input_ids: [batch, length], prompt and answer without its last token, all rows of one length.
-            labels: [batch, answer length], the token that follows each of the last positions, or IGNORED.
+            input_ids: [batch, length], prompt and answer without its last token, all rows of one length; with `positions`, rows of
+                several examples (`PackedRows`).
+            labels: [batch, answer length], the token that follows each of the last positions, or IGNORED; with `positions`
+                [batch, length].
+            positions: [batch, length], of each token in its own example.
+            starts, longest, divisor: with `positions`, as `packed_loss` wants them.
         """
+        if positions is not None:
+            loss = self.packed_loss(input_ids, labels, positions, starts=starts, longest=longest, divisor=divisor)
+            return {"loss": loss}
         states = self.answer_states(input_ids, labels.shape[1])
         known = labels != IGNORED
         targets = labels - self.first_answer_id
         starts = self._code_starts(input_ids[:, -labels.shape[1] :])
         sums = [
-            functional.cross_entropy(self._logits(states[chosen], width).float(), targets[chosen], reduction="sum")
+            self._sum_losses(states[chosen], targets[chosen], width)
             for chosen, width in ((known & starts, None), (known & ~starts, self.first_category_id))
         ]
         return {"loss": (sums[0] + sums[1]) / known.sum()}
+
+    def packed_loss(
+        self,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        positions: torch.Tensor,
+        *,
+        starts: torch.Tensor | None,
+        longest: int,
+        divisor: float,
+    ) -> torch.Tensor:
+        """The cross-entropy of rows of several examples, by a divisor.
+
+        Args:
+            input_ids, labels, positions: [rows, length].
+            starts: [examples + 1], where examples begin in all rows behind each other, and where they end.
+            longest: no example has more tokens.
+            divisor: the answer tokens of the whole step by the processes, so that processes with fewer of them count for less.
+        """
+        inner = self.model
+        bounds: dict[str, Any] = {}
+        if reads_examples_apart(self.config):
+            input_ids, positions, mask = input_ids.reshape(1, -1), positions.reshape(1, -1), None
+            bounds = {"example_starts": starts, "longest": longest}
+        else:
+            mask = _mask_of_examples(positions)
+        hidden = inner.embed_tokens(input_ids)
+        rotary = inner.rotary_emb(hidden, positions)
+        for layer in inner.layers:
+            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, **bounds)
+        known = labels.reshape(-1) != IGNORED
+        states = inner.norm(hidden).reshape(len(known), -1)[known]
+        return self._sum_losses(states, labels.reshape(-1)[known], None) / divisor
+
+    def _sum_losses(self, states: torch.Tensor, targets: torch.Tensor, width: int | None) -> torch.Tensor:
+        if self.fused_loss is not None and width is None:
+            weights = self.lm_head.weight
+            return torch.as_tensor(self.fused_loss(weights, states.to(weights.dtype), targets))
+        return functional.cross_entropy(self._logits(states, width).float(), targets, reduction="sum")
 
     def answer_logits(self, states: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
         """[..., hidden] after the tokens [...] to [..., answer vocabulary]: column i is token id `first_answer_id + i`.
@@ -90,6 +148,58 @@ class AnswerLlama(LlamaForCausalLM):  # type: ignore[misc]  # transformers has n
         else:
             mask = mask[:, :, -keep:]
         return inner.norm(_run_last_layer(inner.layers[-1], hidden, keep, rotary, mask))
+
+
+APART = "llmcoder_apart"
+"""The name of `attend_apart` in a configuration's `_attn_implementation`."""
+
+
+def reads_examples_apart(config: LlamaConfig) -> bool:
+    """Whether a model's attention takes each example of a row for itself (`attend_apart`), so that no mask is needed."""
+    return bool(config._attn_implementation == APART)
+
+
+def attend_apart(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **given: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention inside each example by torch's own variable-length kernel, for GPUs; in the form that transformers wants.
+
+    Args:
+        module: unused.
+        query: [1, heads, tokens, head size] of all rows behind each other; key and value with fewer heads.
+        attention_mask: unused.
+        scaling: of the products.
+        given: `example_starts`, int32 [examples + 1], and `longest`; without them it is plain attention.
+    """
+    starts = given.get("example_starts")
+    if starts is None:
+        plain, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **given)
+        return plain, None
+    from torch.nn.attention.varlen import varlen_attn
+
+    # Rotation may have brought single precision back; the kernel knows halves alone.
+    tensors = (tensor[0].transpose(0, 1).to(value.dtype) for tensor in (query, key, value))
+    mixed = varlen_attn(
+        *tensors, starts, starts, given["longest"], given["longest"], scale=scaling, window_size=(-1, 0), enable_gqa=True
+    )
+    return mixed[None], None
+
+
+AttentionInterface.register(APART, attend_apart)
+
+
+def _mask_of_examples(positions: torch.Tensor) -> torch.Tensor:
+    """[rows, 1, length, length] from positions [rows, length]: True from a token back to the beginning of its example."""
+    examples = (positions == 0).cumsum(-1)
+    length = positions.shape[1]
+    earlier = torch.ones(length, length, dtype=torch.bool, device=positions.device).tril()
+    return ((examples[:, :, None] == examples[:, None, :]) & earlier)[:, None]
 
 
 def make_config(shape: Architecture, tokenizer: AnswerTokenizer) -> LlamaConfig:

@@ -13,9 +13,10 @@ from llmcoder_tasks.errors import ModelError
 from llmcoder_tasks.model.backend import Answer
 from llmcoder_tasks.model.decoding import CandidateTree, Room, batch_by_length, decode_greedy, score_candidates
 from llmcoder_tasks.model.llama import AnswerLlama
+from llmcoder_tasks.model.quantization import load_quantized
 from llmcoder_tasks.model.tokenizer import AnswerTokenizer
 from llmcoder_tasks.model.trie import CodeTrie
-from llmcoder_tasks.prompt import ConditionsPerAnswer
+from llmcoder_tasks.prompt import ConditionsPerAnswer, TextKind
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class LocalModel:
 
     @classmethod
     def load(cls, folder: Path, *, threads: int = 1) -> LocalModel:
-        """Load a model folder (safetensors only). Raises ModelError.
+        """Load a model folder (safetensors only), in as few bits as its recipe says. Raises ModelError.
 
         `threads` is torch's number of threads in this whole process. One is best where several workers share a machine: waiting
         OpenMP threads spin.
@@ -43,12 +44,17 @@ class LocalModel:
         tokenizer = AnswerTokenizer.load(folder)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            model = AnswerLlama.from_pretrained(folder, dtype="auto" if device == "cuda" else torch.float32, use_safetensors=True)
+            bits = getattr(AnswerLlama.config_class.from_pretrained(folder), "inference_bits", None)
+            if bits is not None:
+                model = load_quantized(folder, bits, computing=torch.bfloat16 if device == "cuda" else torch.float32)
+            else:
+                dtype = "auto" if device == "cuda" else torch.float32
+                model = AnswerLlama.from_pretrained(folder, dtype=dtype, use_safetensors=True).to(device)
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(f"{folder} cannot be loaded as a Llama: {str(error).splitlines()[0]}") from None
         if model.config.vocab_size < tokenizer.size:
             raise ModelError(f"{folder}: the weights know {model.config.vocab_size} tokens, the tokenizer {tokenizer.size}")
-        return cls(model.to(device), tokenizer)
+        return cls(model, tokenizer)
 
     @classmethod
     def untrained(cls, folder: Path, *, seed: int = 0, threads: int = 1) -> LocalModel:
@@ -69,18 +75,22 @@ class LocalModel:
         """The tree of codes that may come out."""
         return CodeTrie.build(codes, self.tokenizer)
 
-    def predict(self, texts: Sequence[str], *, trie: CodeTrie | None, batch_size: int = 128) -> list[tuple[str, ...]]:
+    def predict(
+        self, texts: Sequence[str], *, trie: CodeTrie | None, batch_size: int = 128, kind: TextKind | None = None
+    ) -> list[tuple[str, ...]]:
         """The codes of each text, greedily, each once, in the order of the answer; several where the text names several conditions.
 
         With a trie (`CodeTrie.build(codes, model.tokenizer)`) every code is one of its codes; without, the model may write codes
         that do not exist. A text too long for the model keeps its beginning. A code that is not finished when the answer's room
-        ends is left out.
+        ends is left out. `kind` is what the texts are; None: texts of several lines are notes to a model that learnt some.
         """
-        return [answer.codes for answer in self.answer(texts, trie=trie, batch_size=batch_size)]
+        return [answer.codes for answer in self.answer(texts, trie=trie, batch_size=batch_size, kind=kind)]
 
-    def answer(self, texts: Sequence[str], *, trie: CodeTrie | None, batch_size: int = 128) -> list[Answer]:
+    def answer(
+        self, texts: Sequence[str], *, trie: CodeTrie | None, batch_size: int = 128, kind: TextKind | None = None
+    ) -> list[Answer]:
         """What `predict` says, with how sure the model is."""
-        prompts = self._encode(texts)
+        prompts = self._encode(texts, kind)
         found = [Answer((), 0.0)] * len(texts)
         for rows in batch_by_length([len(prompt) for prompt in prompts], batch_size):
             with torch.inference_mode():
@@ -118,8 +128,8 @@ class LocalModel:
                     scores[row] = values
         return scores
 
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        prompts, cut = self.tokenizer.encode_prompts(texts)
+    def _encode(self, texts: Sequence[str], kind: TextKind | None = None) -> list[list[int]]:
+        prompts, cut = self.tokenizer.encode_texts(texts, [kind or self.tokenizer.kind_of(text) for text in texts])
         if cut:
             logger.warning("%d of %d texts are longer than the model's context: their beginnings are used", cut, len(texts))
         return prompts

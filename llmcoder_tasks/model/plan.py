@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from llmcoder_tasks.errors import TrainingError
 from llmcoder_tasks.model.batches import Indices, draw_examples, plan_steps
-from llmcoder_tasks.model.recipe import Stage, UpdateStage
+from llmcoder_tasks.model.packing import PackedRows, lay_out_rows, pack_examples, plan_packed_steps
+from llmcoder_tasks.model.recipe import NotesStage, Stage, UpdateStage
 from llmcoder_tasks.model.tokenizer import AnswerTokenizer
+from llmcoder_tasks.prompt import TextKind
 from llmcoder_tasks.records import Example
 
 PLAN_NAME = "plan.npz"
@@ -26,7 +28,8 @@ class TrainingPlan:
 
     Row i has the input ids `inputs[input_starts[i]:input_starts[i + 1]]` (prompt and answer without its last token) and an
     answer of `answer_lengths[i]` tokens, the last of them `last_ids[i]`; step k has the rows
-    `steps[step_starts[k]:step_starts[k + 1]]`.
+    `steps[step_starts[k]:step_starts[k + 1]]`. Where examples are packed, these stand in rows of `row_tokens` tokens, which begin
+    at the places `row_starts` of `steps`.
     """
 
     inputs: NDArray[np.int32]
@@ -35,6 +38,8 @@ class TrainingPlan:
     last_ids: NDArray[np.int32]
     steps: Indices
     step_starts: Indices
+    row_starts: Indices
+    row_tokens: int
     left_out: int
 
     @classmethod
@@ -56,7 +61,8 @@ class TrainingPlan:
         pools, shares = _share_out(examples, stage, changed)
         order = draw_examples(pools, shares, _count(stage, pools), seed=seed)
         drawn = [examples[number] for number in np.unique(order)]
-        prompts, _ = tokenizer.encode_prompts([example.text for example in drawn])
+        kinds = [_kind_of(example, stage) for example in drawn]
+        prompts, _ = tokenizer.encode_texts([example.text for example in drawn], kinds)
         answers = [tokenizer.encode_answer(example.codes) for example in drawn]
         longest_answer = tokenizer.settings.answer_tokens
         kept = [
@@ -72,7 +78,16 @@ class TrainingPlan:
         rows[kept] = np.arange(len(kept))
         order = rows[np.searchsorted(np.unique(order), order)]
         order = order[order >= 0]
-        steps = plan_steps(lengths, code_counts, order, tokens_per_step=stage.tokens_per_step, processes=processes, seed=seed)
+        if stage.packing:
+            rows_per_step = max(stage.tokens_per_step // stage.packing, processes)
+            packed = plan_packed_steps(
+                pack_examples(lengths, order, stage.packing), rows_per_step=rows_per_step, processes=processes
+            )
+            steps = [np.concatenate(step) for step in packed]
+            row_lengths = [len(row) for step in packed for row in step]
+        else:
+            steps = plan_steps(lengths, code_counts, order, tokens_per_step=stage.tokens_per_step, processes=processes, seed=seed)
+            row_lengths = []
         return cls(
             inputs=np.concatenate([np.array([*prompts[number], *answers[number][:-1]], np.int32) for number in kept]),
             input_starts=_starts(lengths),
@@ -80,6 +95,8 @@ class TrainingPlan:
             last_ids=np.array([answers[number][-1] for number in kept], np.int32),
             steps=np.concatenate(steps),
             step_starts=_starts([len(step) for step in steps]),
+            row_starts=_starts(row_lengths),
+            row_tokens=stage.packing or 0,
             left_out=len(drawn) - len(kept),
         )
 
@@ -87,7 +104,8 @@ class TrainingPlan:
     def load(cls, folder: Path) -> TrainingPlan:
         """Read a plan; arrays only, never a pickle."""
         with np.load(folder / PLAN_NAME, allow_pickle=False) as arrays:
-            return cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
+            facts = {field.name: arrays[field.name] for field in dataclasses.fields(cls)}
+        return cls(**facts | {"row_tokens": int(facts["row_tokens"]), "left_out": int(facts["left_out"])})
 
     def save(self, folder: Path) -> None:
         """Write the plan, whole or not at all."""
@@ -109,6 +127,38 @@ class TrainingPlan:
         lengths = np.diff(self.input_starts)[self.steps]
         return np.concatenate([[0], np.cumsum(lengths)])[self.step_starts]
 
+    def answer_tokens_until(self) -> Indices:
+        """Tokens with a label seen after 0, 1, 2, ... steps, over all processes."""
+        return np.concatenate([[0], np.cumsum(self.answer_lengths[self.steps], dtype=np.int64)])[self.step_starts]
+
+    def squared_tokens_until(self) -> Indices:
+        """The sum of the examples' squared lengths after 0, 1, 2, ... steps: what attention costs grows with it."""
+        lengths = np.diff(self.input_starts)[self.steps]
+        return np.concatenate([[0], np.cumsum(lengths * lengths)])[self.step_starts]
+
+    def largest_step(self, processes: int) -> tuple[int, int]:
+        """Tokens, padding included, and tokens with a label, that one process computes at most in a step."""
+        tokens = np.diff(self.tokens_until()).max()
+        if self.row_tokens:
+            rows = np.diff(np.searchsorted(self.row_starts, self.step_starts)).max()
+            tokens = rows * self.row_tokens
+        return -(-int(tokens) // processes), -(-int(np.diff(self.answer_tokens_until()).max()) // processes)
+
+    def packed_batch(self, step: int, *, process: int, processes: int, ignored: int) -> PackedRows:
+        """One process's rows of a step of a packed plan."""
+        first, last = np.searchsorted(self.row_starts, self.step_starts[step : step + 2])
+        rows = [
+            [self._example(example) for example in self.steps[self.row_starts[row] : self.row_starts[row + 1]]]
+            for row in range(first + process, last, processes)
+        ]
+        return lay_out_rows(rows, row_tokens=self.row_tokens, ignored=ignored)
+
+    def _example(self, row: int) -> tuple[Indices, Indices]:
+        """Input ids and answer of a row."""
+        ids = self.inputs[self.input_starts[row] : self.input_starts[row + 1]].astype(np.int64)
+        following = np.append(ids[1:], self.last_ids[row])
+        return ids, following[-self.answer_lengths[row] :]
+
     def batch(self, step: int, *, process: int, processes: int, ignored: int) -> tuple[Indices, Indices]:
         """Input ids [rows, length] and labels [rows, longest answer] of one process's part of a step."""
         rows = self.steps[self.step_starts[step] : self.step_starts[step + 1]][process::processes]
@@ -119,6 +169,11 @@ class TrainingPlan:
         keep = int(answer_lengths.max())
         following = np.concatenate([ids[:, 1:], self.last_ids[rows, None]], axis=1)[:, -keep:]
         return ids, np.where(np.arange(keep) >= keep - answer_lengths[:, None], following, ignored)
+
+
+def _kind_of(example: Example, stage: Stage) -> TextKind:
+    """Whole notes, where a stage is about them, are asked about as notes."""
+    return "note" if isinstance(stage, NotesStage) and example.scenario == "notes" else "phrase"
 
 
 def _share_out(examples: Sequence[Example], stage: Stage, changed: Set[str]) -> tuple[list[str], dict[str, float]]:

@@ -23,9 +23,16 @@ from llmcoder_tasks.settings import RECIPES_FOLDER
 FULL_STAGES = ("stage_one", "stage_two")
 """What a model trained from nothing, or from pretrained weights, goes through."""
 
+NOTES = "notes"
+"""Whole clinical notes with the codes that people gave them, after stage two. A recipe may leave it out."""
+
 UPDATE = "update"
-STAGES = (*FULL_STAGES, UPDATE)
-"""The last one a recipe may leave out: then every release is trained in full."""
+"""A later release on top of an earlier model. A recipe may leave it out: then every release is trained in full."""
+
+STAGES = (*FULL_STAGES, NOTES, UPDATE)
+
+ADAPTED_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The matrices of a Llama layer: what an adapter may stand beside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +50,20 @@ class Architecture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """LoRA (Hu et al., ICLR 2022): the weights stand still and a product of two thin matrices beside them is trained.
+
+    With `quantized_base` they stand still in four bits, as NF4 with double quantization: QLoRA (Dettmers et al., NeurIPS 2023).
+    When a stage ends, its adapter is merged: what is published are plain weights.
+    """
+
+    rank: int
+    alpha: float  # the product counts alpha / rank times
+    layers: tuple[str, ...] = ADAPTED_LAYERS
+    quantized_base: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """One training stage. Exactly one of `epochs` and `examples` says how long it is."""
 
@@ -51,6 +72,7 @@ class Stage:
     examples: int | None = None  # examples in all, drawn by share
     max_tokens: int  # examples with more tokens, prompt and answer together, are left out
     tokens_per_step: int  # over all processes
+    packing: int | None = None  # examples share rows of so many tokens, and do not see each other; None: rows of one length
     learning_rate: float
     embedding_factor: float = 1.0  # the embeddings' learning rate is so many times that of the other weights
     schedule: Literal["linear", "cosine"]  # both end at zero
@@ -78,8 +100,21 @@ class UpdateStage(Stage):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NotesStage(Stage):
+    """Whole clinical notes: the scenario `notes` of the mix is the notes that a setting names, else those of the dataset.
+
+    Notes of more than `max_words` words are left out, never cut: the codes of a cut note would be those of another text.
+    """
+
+    max_words: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a model is trained. `base_weights` (a folder or a hub name) or `architecture`, not both."""
+    """How a model is trained. `base_weights` or `architecture`, not both.
+
+    `base_weights` is a folder, a prefix like `s3://bucket/llama`, or a hub name.
+    """
 
     name: str
     prompt_form: PromptForm
@@ -91,12 +126,31 @@ class Recipe:
     precision: Literal["fp32", "bf16"]
     base_weights: str | None = None
     architecture: Architecture | None = None
+    adapter: Adapter | None = None  # None: all weights are trained
+    gradient_checkpointing: bool = False  # computes layers twice instead of keeping what is inside them
+    fused_kernels: bool = False  # those of liger-kernel, on GPUs
+    compiled: bool = False  # torch.compile, layer by layer
+    inference_bits: Literal[4, 8] | None = None  # how the layers of the trained model stand when it codes; None: as trained
     deepspeed_zero_stage: Literal[1, 2, 3] | None = None
+    deepspeed_offload: Literal["optimizer", "all"] | None = None  # what waits in the machine's memory instead of the GPU's
     stages: dict[str, Stage]
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain data: `parse_recipe` reads it back."""
-        return _to_dict(self)
+        facts = _to_dict(self)
+        facts["stages"] = {name: _without_unsaid(stage) for name, stage in facts["stages"].items()}
+        return _without_unsaid(facts)
+
+
+_UNSAID = {
+    "adapter": None, "packing": None, "gradient_checkpointing": False, "fused_kernels": False, "compiled": False,
+    "deepspeed_offload": None, "inference_bits": None,
+}  # fmt: skip
+"""Keys that came later: unsaid where they change nothing, so that the ids of models from before them stand."""
+
+
+def _without_unsaid(facts: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in facts.items() if key not in _UNSAID or value != _UNSAID[key]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,18 +218,24 @@ def _verify(recipe: Recipe, place: str) -> None:
     if (recipe.base_weights is None) == (recipe.architecture is None):
         raise RecipeError(f"{place}: give either base_weights (a pretrained model) or architecture (trained from nothing)")
     if (recipe.prompt_form == "compact") != (recipe.architecture is not None):
-        raise RecipeError(f"{place}: prompt_form is compact for an architecture of its own, chat for base_weights")
+        raise RecipeError(
+            f"{place}: prompt_form is compact for an architecture of its own; for base_weights it is chat, or instruct where they "
+            "were taught to converse"
+        )
     if not 0 < recipe.answer_tokens < recipe.context_tokens:
         raise RecipeError(f"{place}: answer_tokens must be less than context_tokens, {recipe.context_tokens}")
     _verify_stage_names(recipe.stages, place)
     if recipe.architecture is not None:
         _verify_scenarios(recipe.architecture.vocabulary_scenarios, f"{place}: architecture.vocabulary_scenarios")
+    _verify_ways(recipe, place)
     if recipe.deepspeed_zero_stage and any(stage.embedding_factor != 1 for stage in recipe.stages.values()):
         raise RecipeError(f"{place}: DeepSpeed makes the optimizer itself: embedding_factor must be 1")
     for name, stage in recipe.stages.items():
         _verify_stage(stage, f"{place}: stages.{name}", recipe.context_tokens)
         if recipe.conditions_per_answer == "one" and stage.mix.get("notes", 0):
             raise RecipeError(f"{place}: stages.{name}.mix: with conditions_per_answer one, notes must be 0")
+        if stage.packing is not None and recipe.architecture is not None:
+            raise RecipeError(f"{place}: stages.{name}.packing is for base_weights: an architecture has rows of one length")
         if recipe.deepspeed_zero_stage and stage.average_every_steps:
             raise RecipeError(f"{place}: stages.{name}: DeepSpeed shares gradients itself: leave average_every_steps out")
 
@@ -200,13 +260,39 @@ def _verify_server_recipe(recipe: ServerRecipe, place: str) -> None:
                 raise RecipeError(f"{where}.{key} is {amount}: expected more than 0")
 
 
+def _verify_ways(recipe: Recipe, place: str) -> None:
+    """Refuse what the libraries cannot do together."""
+    if recipe.adapter is not None:
+        _verify_adapter(recipe.adapter, recipe, f"{place}: adapter")
+    if recipe.deepspeed_offload and recipe.deepspeed_zero_stage is None:
+        raise RecipeError(f"{place}: deepspeed_offload needs a deepspeed_zero_stage")
+    if recipe.deepspeed_offload == "all" and recipe.deepspeed_zero_stage != 3:
+        raise RecipeError(f"{place}: deepspeed_offload all needs deepspeed_zero_stage 3: take optimizer, or that stage")
+    if recipe.compiled and recipe.deepspeed_zero_stage == 3:
+        raise RecipeError(f"{place}: ZeRO-3 fetches weights in between: leave compiled out, or take another deepspeed_zero_stage")
+
+
+def _verify_adapter(adapter: Adapter, recipe: Recipe, place: str) -> None:
+    if recipe.base_weights is None:
+        raise RecipeError(f"{place}: there is nothing to adapt without base_weights")
+    if adapter.rank < 1 or adapter.alpha <= 0:
+        raise RecipeError(f"{place}: rank and alpha must be above 0, not {adapter.rank} and {adapter.alpha}")
+    for name in adapter.layers:
+        if name not in ADAPTED_LAYERS:
+            raise RecipeError(f"{place}.layers: no layer {name!r}{_did_you_mean(name, ADAPTED_LAYERS)}")
+    if not adapter.layers:
+        raise RecipeError(f"{place}.layers is empty: leave it out for all of {', '.join(ADAPTED_LAYERS)}")
+    if recipe.deepspeed_zero_stage == 3:
+        raise RecipeError(f"{place}: an adapter is merged from whole weights: take deepspeed_zero_stage 2, 1 or none")
+
+
 def _verify_stage_names(names: Collection[str], place: str) -> None:
     for name in names:
         if name not in STAGES:
             raise RecipeError(f"{place}: stages: unknown stage {name!r}{_did_you_mean(name, STAGES)}")
     if not set(FULL_STAGES) <= set(names):
         found = ", ".join(names) or "nothing"
-        raise RecipeError(f"{place}: stages must be {' and '.join(FULL_STAGES)}, and {UPDATE} if you like, not {found}")
+        raise RecipeError(f"{place}: stages must be {' and '.join(FULL_STAGES)}, {NOTES} and {UPDATE} if you like, not {found}")
 
 
 def _verify_stage(stage: Stage, place: str, context_tokens: int) -> None:
@@ -221,11 +307,17 @@ def _verify_stage(stage: Stage, place: str, context_tokens: int) -> None:
             raise RecipeError(f"{place}.{key} is {amount}: expected more than 0")
     if not 0 < stage.max_tokens <= context_tokens:
         raise RecipeError(f"{place}.max_tokens is {stage.max_tokens}: expected 1 to context_tokens, {context_tokens}")
+    if stage.packing is not None and stage.packing < stage.max_tokens:
+        raise RecipeError(f"{place}.packing is {stage.packing}: expected at least max_tokens, {stage.max_tokens}")
     _verify_scenarios(stage.mix, f"{place}.mix")
     if not stage.mix or min(stage.mix.values()) < 0 or sum(stage.mix.values()) <= 0:
         raise RecipeError(f"{place}.mix needs shares of 0 or more with a sum above 0")
     if isinstance(stage, UpdateStage):
         _verify_update(stage, place)
+    if isinstance(stage, NotesStage) and stage.max_words < 1:
+        raise RecipeError(f"{place}.max_words is {stage.max_words}: expected 1 or more")
+    if isinstance(stage, NotesStage) and not stage.mix.get("notes", 0):
+        raise RecipeError(f"{place}.mix has no notes: give them a share above 0")
 
 
 def _verify_update(stage: UpdateStage, place: str) -> None:
@@ -276,7 +368,7 @@ def _convert(value: Any, hint: Any, place: str) -> Any:
 
 
 def _hint_of(key: Any, hint: Any) -> Any:
-    return UpdateStage if hint is Stage and key == UPDATE else hint
+    return {UPDATE: UpdateStage, NOTES: NotesStage}.get(key, hint) if hint is Stage else hint
 
 
 def _convert_scalar(value: Any, hint: Any, place: str) -> Any:
@@ -287,6 +379,8 @@ def _convert_scalar(value: Any, hint: Any, place: str) -> Any:
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if hint in (int, str) and isinstance(value, hint) and not isinstance(value, bool):
+        return value
+    if hint is bool and isinstance(value, bool):
         return value
     cure = " (YAML reads 1e-5 as text: write 1.0e-5)" if hint is float and isinstance(value, str) else ""
     raise RecipeError(f"{place} is {value!r}: expected {getattr(hint, '__name__', hint)}{cure}")

@@ -16,14 +16,18 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from llmcoder_tasks.errors import ModelError
 from llmcoder_tasks.prompt import (
     ANSWER_MARK,
+    ANSWER_TURN,
     CODE_CHARACTERS,
     END,
     SEPARATOR,
+    TURNS,
     ConditionsPerAnswer,
     PromptForm,
+    TextKind,
     category_piece,
     character_piece,
     parse_answer,
+    question_of,
     render_code_pieces,
     render_prompt,
     verify_conditions_per_answer,
@@ -46,6 +50,7 @@ class PromptSettings:
     answer_tokens: int
     end_token: str
     conditions_per_answer: ConditionsPerAnswer = "several"
+    reads_notes: bool = False  # it learnt whole notes: a text of several lines is asked about as one
 
     @classmethod
     def read(cls, folder: Path) -> PromptSettings:
@@ -54,7 +59,8 @@ class PromptSettings:
             facts = json.loads((folder / PROMPT_NAME).read_text(encoding="utf-8"))
             context, answer = int(facts["context_tokens"]), int(facts["answer_tokens"])
             conditions = verify_conditions_per_answer(facts.get("conditions_per_answer", "several"))
-            return cls(verify_form(facts["form"]), context, answer, str(facts["end_token"]), conditions)
+            reads_notes = bool(facts.get("reads_notes", False))
+            return cls(verify_form(facts["form"]), context, answer, str(facts["end_token"]), conditions, reads_notes)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{folder / PROMPT_NAME} cannot be read ({type(error).__name__}): train the model again") from None
 
@@ -79,7 +85,11 @@ class AnswerTokenizer:
         if len(separator) != 1:
             raise ModelError(f"the separator {SEPARATOR[settings.form]!r} is {len(separator)} tokens here: expected one")
         self.separator_id = separator[0]
-        self._mark = [self._id_of(ANSWER_MARK)] if settings.form == "compact" else []
+        self._before = self._ids_of_turn(TURNS[settings.form])
+        self._after = self._ids_of_turn(ANSWER_TURN[settings.form])
+        self._question = self._ids_of_text(question_of(settings.form))
+        # What the tokenizer itself puts before every text: a pretrained Llama's `<|begin_of_text|>`.
+        self._begin: list[int] = tokenizer.encode("", add_special_tokens=True).ids
         self._code_ids: dict[str, tuple[int, ...]] = {}
 
     @classmethod
@@ -132,30 +142,45 @@ class AnswerTokenizer:
     @property
     def first_answer_id(self) -> int:
         """The first id of the block of answer tokens; 0 where answers are plain text."""
-        return self._mark[0] if self._mark else 0
+        return self._after[0] if self.settings.form == "compact" else 0
 
     @property
     def first_category_id(self) -> int:
         """The first id of the categories, which end the block of answer tokens; 0 where answers are plain text."""
-        return self._mark[0] + 3 + len(CODE_CHARACTERS) if self._mark else 0
+        return self.first_answer_id + 3 + len(CODE_CHARACTERS) if self.first_answer_id else 0
 
-    def encode_prompts(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
-        """Token ids of each prompt, mark included, and how many texts were cut to leave room for the answer.
+    def kind_of(self, text: str) -> TextKind:
+        """What this model takes a text for."""
+        return "note" if self.settings.reads_notes and len(text.strip().splitlines()) > 1 else "phrase"
 
-        A text that is too long keeps its beginning.
+    def encode_texts(self, texts: Sequence[str], kinds: Sequence[TextKind]) -> tuple[list[list[int]], int]:
+        """`encode_prompts` for texts of both kinds."""
+        found: list[list[int]] = [[]] * len(texts)
+        cut = 0
+        for kind in set(kinds):
+            chosen = [number for number, of_text in enumerate(kinds) if of_text == kind]
+            prompts, cut_here = self.encode_prompts([texts[number] for number in chosen], kind)
+            cut += cut_here
+            for number, prompt in zip(chosen, prompts, strict=True):
+                found[number] = prompt
+        return found, cut
+
+    def encode_prompts(self, texts: Sequence[str], kind: TextKind = "phrase") -> tuple[list[list[int]], int]:
+        """Token ids of each prompt up to where the answer begins, and how many texts were cut to leave room for it.
+
+        A text that is too long keeps its beginning, and the question behind it.
         """
-        prompts = [render_prompt(text, self.settings.form) for text in texts]
-        limit = self.settings.context_tokens - self.settings.answer_tokens - len(self._mark)
+        prompts = [render_prompt(text, self.settings.form, kind) for text in texts]
+        before = [*self._begin, *self._before]
+        limit = self.settings.context_tokens - self.settings.answer_tokens - len(before) - len(self._after)
         cut = 0
         encoded = []
-        for encoding in self._tokenizer.encode_batch_fast(prompts):
+        for encoding in self._tokenizer.encode_batch_fast(prompts, add_special_tokens=False):
             ids = encoding.ids
             if len(ids) > limit:
                 cut += 1
-                # The chat form ends in a question of its own, which must stay.
-                tail = self._question_ids() if self.settings.form == "chat" else []
-                ids = ids[: limit - len(tail)] + tail
-            encoded.append(ids + self._mark)
+                ids = ids[: limit - len(self._question)] + self._question
+            encoded.append([*before, *ids, *self._after])
         return encoded, cut
 
     def encode_code(self, code: str) -> tuple[int, ...]:
@@ -184,7 +209,7 @@ class AnswerTokenizer:
         kept = list(_until(ids, self.end_id))
         if self.settings.form == "compact":
             return parse_answer("".join(str(self._tokenizer.id_to_token(token)) for token in kept), "compact")
-        return parse_answer(self._tokenizer.decode(kept), "chat")
+        return parse_answer(self._tokenizer.decode(kept), self.settings.form)
 
     def _id_of(self, piece: str) -> int:
         if piece not in self._vocabulary:
@@ -194,11 +219,16 @@ class AnswerTokenizer:
     def _ids_of_pieces(self, pieces: Sequence[str]) -> list[int]:
         if self.settings.form == "compact":
             return [self._id_of(piece) for piece in pieces]
-        return [token for piece in pieces for token in self._tokenizer.encode(piece, add_special_tokens=False).ids]
+        return [token for piece in pieces for token in self._ids_of_text(piece)]
 
-    def _question_ids(self) -> list[int]:
-        question = render_prompt("", "chat").partition("\n")
-        ids: list[int] = self._tokenizer.encode(question[1] + question[2], add_special_tokens=False).ids
+    def _ids_of_turn(self, pieces: Sequence[str]) -> list[int]:
+        """Special tokens by their names, texts between them as texts: as the library splits a whole rendered template."""
+        return [
+            token for piece in pieces for token in ([self._id_of(piece)] if piece.startswith("<|") else self._ids_of_text(piece))
+        ]
+
+    def _ids_of_text(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
 

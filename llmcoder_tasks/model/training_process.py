@@ -9,19 +9,24 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import yaml
-from transformers import LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from llmcoder_tasks.errors import LLMCoderError, TrainingError
+from llmcoder_tasks.model.adapters import add_adapter, merge_adapter
+from llmcoder_tasks.model.kernels import patch_layers, speed_up
 from llmcoder_tasks.model.llama import AnswerLlama, make_config
 from llmcoder_tasks.model.plan import TrainingPlan
+from llmcoder_tasks.model.quantization import load_quantized
+from llmcoder_tasks.model.recipe import NotesStage
 from llmcoder_tasks.model.tokenizer import AnswerTokenizer
-from llmcoder_tasks.model.trainer import PlannedBatches, ProgressCallback, StageTrainer, find_checkpoint, make_arguments
-from llmcoder_tasks.model.training_run import FAILURE_MARK, RECIPE_NAME, Job, RunFolder
+from llmcoder_tasks.model.trainer import PlannedBatches, ProgressCallback, Speed, StageTrainer, find_checkpoint, make_arguments
+from llmcoder_tasks.model.training_run import FAILURE_MARK, RECIPE_NAME, Job, RunFolder, read_shape
 
 
 def main(folder: RunFolder) -> None:
@@ -40,26 +45,40 @@ def main(folder: RunFolder) -> None:
     tokenizer = AnswerTokenizer.load(folder.start)
     model = _load(folder, job, tokenizer)
     batches = PlannedBatches(plan, start=start, process=process, processes=processes)
-    trainer = StageTrainer(model, arguments, batches, job.stage_settings)
-    trainer.add_callback(ProgressCallback(plan, folder.log, start=start, is_first=process == 0))
+    trainer = StageTrainer(model, arguments, batches, job.stage_settings, has_adapter=job.recipe.adapter is not None)
+    speed = Speed.of(plan, read_shape(folder, job, tokenizer), job.recipe, processes=processes)
+    trainer.add_callback(ProgressCallback(plan, folder.log, speed, start=start, is_first=process == 0))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     _write_model(trainer, folder, job, tokenizer, is_first=process == 0)
 
 
 def _load(folder: RunFolder, job: Job, tokenizer: AnswerTokenizer) -> AnswerLlama:
-    if job.starts_from_weights:
-        model: AnswerLlama = AnswerLlama.from_pretrained(folder.start, dtype=torch.float32, use_safetensors=True)
-        return model
-    if job.recipe.architecture is None:
-        raise TrainingError(f"recipe {job.recipe.name} has neither weights nor an architecture")
-    torch.manual_seed(job.recipe.seed)
-    return AnswerLlama(make_config(job.recipe.architecture, tokenizer))
+    recipe = job.recipe
+    patch_layers(recipe)
+    torch.manual_seed(recipe.seed)
+    if not job.starts_from_weights:
+        if recipe.architecture is None:
+            raise TrainingError(f"recipe {recipe.name} has neither weights nor an architecture")
+        model = AnswerLlama(make_config(recipe.architecture, tokenizer))
+    elif recipe.adapter is not None and recipe.adapter.quantized_base:
+        computing = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        model = load_quantized(folder.start, 4, computing=computing)
+    else:
+        # Weights that learn are kept in single precision; those that stand still need no more than they are computed with.
+        stands_still = recipe.adapter is not None and recipe.precision == "bf16"
+        dtype = torch.bfloat16 if stands_still else torch.float32
+        model = AnswerLlama.from_pretrained(folder.start, dtype=dtype, use_safetensors=True)
+    if recipe.adapter is not None:
+        add_adapter(model, recipe.adapter)
+    speed_up(model, recipe, packed=job.stage_settings.packing is not None)
+    return model
 
 
 def _write_model(trainer: StageTrainer, folder: RunFolder, job: Job, tokenizer: AnswerTokenizer, *, is_first: bool) -> None:
     """Write the model folder under a temporary name, then rename it."""
     # Every process takes part: ZeRO keeps a share of the weights in each.
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    has_adapter = job.recipe.adapter is not None
+    state = merge_adapter(trainer.model) if has_adapter else trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if not is_first:
         return
     for name, tensor in state.items():
@@ -68,16 +87,28 @@ def _write_model(trainer: StageTrainer, folder: RunFolder, job: Job, tokenizer: 
     incoming = folder.path / ".incoming-model"
     shutil.rmtree(incoming, ignore_errors=True)
     # Saved under the library's own class, so that any program that reads Llama can read it.
-    plain = LlamaForCausalLM(trainer.model.config)
+    config = _plain_config(folder, job, trainer)
+    config.inference_bits = job.recipe.inference_bits
+    plain = LlamaForCausalLM(config)
     plain.load_state_dict(state)
     if job.recipe.precision == "bf16":
         plain.to(torch.bfloat16)
     plain.save_pretrained(incoming)
+    if isinstance(job.stage_settings, NotesStage):
+        tokenizer.settings = replace(tokenizer.settings, reads_notes=True)
     tokenizer.save(incoming)
     recipe = yaml.safe_dump(job.recipe.to_dict(), sort_keys=False, allow_unicode=True)
     (incoming / RECIPE_NAME).write_text(recipe, encoding="utf-8")
     shutil.copy(folder.log, incoming / folder.log.name)
     incoming.replace(folder.model)
+
+
+def _plain_config(folder: RunFolder, job: Job, trainer: StageTrainer) -> LlamaConfig:
+    """A configuration without what was set for training alone."""
+    if job.starts_from_weights:
+        return LlamaConfig.from_pretrained(folder.start)
+    config: LlamaConfig = trainer.model.config
+    return config
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ import fcntl
 import json
 import logging
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +31,9 @@ from typing import Any
 
 from llmcoder_tasks.errors import TrainingError, TrainingInterrupted
 from llmcoder_tasks.model.compiler_locks import find_operator_cache, remove_abandoned_locks
+from llmcoder_tasks.model.flops import ModelShape
 from llmcoder_tasks.model.recipe import Recipe, Stage, parse_recipe
+from llmcoder_tasks.model.tokenizer import AnswerTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +92,14 @@ class Job:
     stage: str
     recipe: Recipe
     starts_from_weights: bool  # else from random ones
-    processes: int
+    processes: int  # of one machine
+    nodes: int = 1  # machines
+    rendezvous: str | None = None  # host:port of the first of several machines, where they meet
+
+    @property
+    def world_size(self) -> int:
+        """Processes on all machines."""
+        return self.processes * self.nodes
 
     @property
     def stage_settings(self) -> Stage:
@@ -108,40 +118,25 @@ class Job:
         return cls(**facts | {"recipe": parse_recipe(facts["recipe"], "job.json")})
 
 
-def launch_training(folder: RunFolder, job: Job, *, lock: int, report: ProgressReport) -> None:
+def read_shape(folder: RunFolder, job: Job, tokenizer: AnswerTokenizer) -> ModelShape:
+    """The shape of the model that a run trains. Raises ModelError, and TrainingError when it has none."""
+    if job.starts_from_weights:
+        return ModelShape.read(folder.start)
+    if job.recipe.architecture is None:
+        raise TrainingError(f"recipe {job.recipe.name} has neither weights nor an architecture")
+    return ModelShape.of(job.recipe.architecture, tokenizer.size)
+
+
+def launch_training(folder: RunFolder, job: Job, *, locks: Sequence[int], report: ProgressReport) -> None:
     """Run torchrun over the folder until the model is written.
 
     Output lines come into this process's log as they are printed, progress goes to `report`. If this process is interrupted, the
-    training processes are ended; the lock is theirs too, so that a retry cannot run beside them. Raises TrainingError when the run
-    failed by its own fault, TrainingInterrupted when it was ended from outside.
+    training processes are ended; the locks are theirs too, so that neither a retry nor another training can run beside them. Raises
+    TrainingError when the run failed by its own fault, TrainingInterrupted when it was ended from outside.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
-    command += [f"--nproc-per-node={job.processes}", "-m", "llmcoder_tasks.model.training_process", str(folder.path)]
-    environment = _environment()
-    if job.recipe.deepspeed_zero_stage:
-        remove_abandoned_locks(find_operator_cache(environment).resolve())
-    process = subprocess.Popen(  # noqa: S603  # our own module in our own interpreter
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        start_new_session=True,
-        pass_fds=[lock],
-    )
-    last_lines: list[str] = []
-    failure = ""
+    process = _start(folder, job, locks)
     try:
-        for line in process.stdout or ():
-            text = line.rstrip()
-            if text.startswith(PROGRESS_MARK):
-                report(json.loads(text.removeprefix(PROGRESS_MARK)))
-            elif text.startswith(FAILURE_MARK):
-                failure = text.removeprefix(FAILURE_MARK)
-            elif text:
-                logger.info("torchrun: %s", text)
-                last_lines = [*last_lines, text][-5:]
+        failure, last_lines = _follow(process, report)
         code = process.wait()
     finally:
         _end(process)
@@ -160,19 +155,66 @@ def launch_training(folder: RunFolder, job: Job, *, lock: int, report: ProgressR
         raise TrainingError(f"training {job.model_id} ended without a model in {folder.model}: look at the lines above")
 
 
-def _environment() -> dict[str, str]:
-    """What the training processes see: no password of ours, one thread each, and one machine's network."""
+def _start(folder: RunFolder, job: Job, locks: Sequence[int]) -> subprocess.Popen[str]:
+    arguments, environment = make_torchrun_arguments(folder, job), _environment(job)
+    if job.nodes > 1:
+        words = shlex.join(["torchrun", *arguments])
+        logger.info("start this on each of the other %d machines, which must see the same folder: %s", job.nodes - 1, words)
+    if job.recipe.deepspeed_zero_stage:
+        remove_abandoned_locks(find_operator_cache(environment).resolve())
+    return subprocess.Popen(  # noqa: S603  # our own module in our own interpreter
+        [sys.executable, "-m", "torch.distributed.run", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
+        pass_fds=[*locks],
+    )
+
+
+def _follow(process: subprocess.Popen[str], report: ProgressReport) -> tuple[str, list[str]]:
+    """Hand on what torchrun prints; the failure that a process told of, if one did, and the last other lines."""
+    last_lines: list[str] = []
+    failure = ""
+    for line in process.stdout or ():
+        text = line.rstrip()
+        if text.startswith(PROGRESS_MARK):
+            report(json.loads(text.removeprefix(PROGRESS_MARK)))
+        elif text.startswith(FAILURE_MARK):
+            failure = text.removeprefix(FAILURE_MARK)
+        elif text:
+            logger.info("torchrun: %s", text)
+            last_lines = [*last_lines, text][-5:]
+    return failure, last_lines
+
+
+def make_torchrun_arguments(folder: RunFolder, job: Job) -> list[str]:
+    """What torchrun is told: the same on every machine."""
+    if job.nodes == 1:
+        meeting = ["--standalone", "--local-addr=127.0.0.1"]
+    else:
+        meeting = [f"--nnodes={job.nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={job.rendezvous}"]
+        meeting += [f"--rdzv-id={job.model_id}"]
+    program = ["-m", "llmcoder_tasks.model.training_process", str(folder.path)]
+    return [*meeting, f"--nproc-per-node={job.processes}", *program]
+
+
+def _environment(job: Job) -> dict[str, str]:
+    """What the training processes see: no password of ours, one thread each, and one machine's network where it is enough."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LLMCODER_", "AIRFLOW_", "AWS_"))}
     defaults = {
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
-        "GLOO_SOCKET_IFNAME": "lo",
         "PYTHONUNBUFFERED": "1",
         # Gradients of a few megabytes come and go at every step: keep their memory instead of giving it back to the kernel.
         "MALLOC_MMAP_THRESHOLD_": "1073741824",
         "MALLOC_TRIM_THRESHOLD_": "1073741824",
     }
+    if job.nodes == 1:
+        defaults["GLOO_SOCKET_IFNAME"] = "lo"
     return defaults | environment
 
 

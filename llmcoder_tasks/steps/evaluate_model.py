@@ -30,7 +30,7 @@ from llmcoder_tasks.evaluation.metrics import calculate_item_f1
 from llmcoder_tasks.evaluation.outcomes import CoderRow, Outcome, Predictor, score_suite, write_outcomes
 from llmcoder_tasks.evaluation.plots import ReliabilityBin
 from llmcoder_tasks.evaluation.registry import read_promoted
-from llmcoder_tasks.evaluation.report import Evidence, read_curve, render_report
+from llmcoder_tasks.evaluation.report import Evidence, read_curve, read_last_line, render_report
 from llmcoder_tasks.evaluation.reviewed import CANDIDATE, ReviewedFigures, judge_corrections
 from llmcoder_tasks.evaluation.scorecard import (
     CODERS,
@@ -217,8 +217,9 @@ class _Evaluation:
         )
         evidence = Evidence(
             titles={code.code: code.long_title for code in code_set.codes},
-            # A model behind a server has none of ours.
-            curves={stage: read_curve(folder / CURVE_NAME) for stage, folder in stages.items() if (folder / CURVE_NAME).is_file()},
+            # A model behind a server has no curve of ours.
+            last_lines={stage: read_last_line(path) for stage, path in _find_curves(stages).items()},
+            curves={stage: read_curve(path) for stage, path in _find_curves(stages).items()},
             reliability=[ReliabilityBin(entry.confidence, entry.accuracy, entry.n) for entry in fit.together.reliability],
         )
         self._write(scorecard, outcomes, evidence)
@@ -227,12 +228,12 @@ class _Evaluation:
     def _fetch_stages(self) -> dict[str, Path]:
         """Folders by stage, in order of training; the last one is the model that is evaluated.
 
-        An updated model stands alone in the row of stage two: what it was before is the model in service.
+        An updated model, or one that learnt notes, stands alone in the row of stage two: what it was before is a model of its own.
         """
         folder = fetch_model(self.storage, self.model.uri, self.cache_folder)
         parent_id = self.lineage["parent_model_id"]
         if self.lineage["stage"] != "stage_two" or not parent_id:
-            return {"stage_two" if self.lineage["stage"] == "update" else self.lineage["stage"]: folder}
+            return {"stage_one" if self.lineage["stage"] == "stage_one" else "stage_two": folder}
         parent = self.database.fetch_one("fetch_judged_model", model_id=parent_id)
         if parent is None:
             raise EvaluationError(f"the table models does not know {parent_id}, from which {self.model.model_id} was trained")
@@ -342,6 +343,10 @@ class _Evaluation:
         write_outcomes(outcomes, folder / "outcomes.parquet")
         (folder / "report.html").write_text(render_report(scorecard, evidence), encoding="utf-8")
         (folder / "scorecard.json").write_text(scorecard.to_json(), encoding="utf-8")
+
+
+def _find_curves(stages: Mapping[str, Path]) -> dict[str, Path]:
+    return {stage: folder / CURVE_NAME for stage, folder in stages.items() if (folder / CURVE_NAME).is_file()}
 
 
 def _hash_stored(storage: Storage, uri: str, name: str) -> str:

@@ -10,30 +10,35 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from llmcoder_tasks import __version__
+from llmcoder_tasks.coding.training_notes import hash_source, read_training_notes
 from llmcoder_tasks.database import Database
 from llmcoder_tasks.dataset.store import fetch_dataset, read_examples, read_manifest
-from llmcoder_tasks.errors import SettingsError, TrainingError
+from llmcoder_tasks.errors import DatabaseError, SettingsError, TrainingError
 from llmcoder_tasks.icd10cm.code_set import read_code_set
-from llmcoder_tasks.model.base_weights import start_from_nothing, start_from_pretrained, start_from_stage
+from llmcoder_tasks.model.base_weights import hash_weights, start_from_nothing, start_from_pretrained, start_from_stage
+from llmcoder_tasks.model.devices import Device, lease_devices, list_devices
 from llmcoder_tasks.model.manifest import MANIFEST_NAME, fetch_model, read_stored_manifest, write_manifest
 from llmcoder_tasks.model.plan import PLAN_NAME, TrainingPlan
-from llmcoder_tasks.model.recipe import FULL_STAGES, STAGES, UPDATE, AnyRecipe, Recipe, ServerRecipe
+from llmcoder_tasks.model.preflight import Load, verify_fits
+from llmcoder_tasks.model.recipe import FULL_STAGES, NOTES, STAGES, UPDATE, AnyRecipe, NotesStage, Recipe, ServerRecipe
 from llmcoder_tasks.model.server_model import ServedName
 from llmcoder_tasks.model.server_training import render_lines, train_at_server
 from llmcoder_tasks.model.tokenizer import AnswerTokenizer
-from llmcoder_tasks.model.training_run import Job, ProgressReport, RunFolder, launch_training
+from llmcoder_tasks.model.training_run import Job, ProgressReport, RunFolder, launch_training, read_shape
 from llmcoder_tasks.model.update import find_codes_to_learn, find_obstacle
 from llmcoder_tasks.progress import record_step
 from llmcoder_tasks.records import CORRECTIONS, DatasetRef, Example, ModelRef
-from llmcoder_tasks.settings import CoderServer
+from llmcoder_tasks.settings import CoderServer, Nodes
 from llmcoder_tasks.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -54,23 +59,31 @@ def train_model(
     processes: int | None,
     server: CoderServer | None = None,
     report: Callable[[str], None] = logger.info,
+    nodes: Nodes | None = None,
+    notes: Path | None = None,
 ) -> ModelRef:
     """Train `stage` of `recipe`; stage two starts from `base`, the model of stage one, an update from one of an earlier release.
 
-    The model's id is a fingerprint of dataset, recipe, stage and base: the same call again finds the model trained and returns at
-    once, and after a kill it goes on from the last checkpoint in `work_folder`. `processes` (None: as the recipe says) changes how
-    fast a model is trained, not which steps it takes, and is no part of the id. A recipe for a server is trained there, by
-    one paid job, whatever is retried; `report` gets its cost before it begins, and how it stands.
+    The stage `notes` starts from stage two or an update and learns the coded notes of patients under `notes`, or without them those
+    that the dataset made up.
 
-    Raises TrainingError when the run does not reach its end, TrainingInterrupted when a retry may go on, WorkPending while a server
-    is at work that is not waited for; nothing is published then.
+    The model's id is a fingerprint of dataset, recipe, stage and base: the same call again finds the model trained and returns at
+    once, and after a kill it goes on from the last checkpoint in `work_folder`. `processes` on each machine (None: as the recipe
+    says) and `nodes` (None: this machine alone) change how fast a model is trained, not which steps it takes, and are no part of
+    the id. A recipe for a server is trained there, by one paid job, whatever is retried; `report` gets its cost before it begins,
+    and how it stands.
+
+    Raises TrainingError when the devices are too small or the run does not reach its end, TrainingInterrupted when a retry may go
+    on, WorkPending while a server is at work that is not waited for; nothing is published then.
     """
     _verify_stage(stage, base, recipe)
     if isinstance(recipe, ServerRecipe):
         return _train_at_server(dataset, recipe, stage, base, storage, database, work_folder, server, report)
     release_key = read_manifest(storage, dataset.uri).release_key
     base_release = _read_base_release(base, recipe, release_key, storage) if base and stage == UPDATE else None
-    model_id = make_model_id(release_key, dataset.dataset_id, recipe, stage, base)
+    notes = notes if stage == NOTES else None
+    notes_sha256 = hash_source(notes) if notes else None
+    model_id = make_model_id(release_key, dataset.dataset_id, recipe, stage, base, notes_sha256)
     ref = ModelRef(model_id, storage.uri_of(f"training/{model_id}"))
     with record_step(database, "train_model", model_id) as detail:
         folder = RunFolder(work_folder / model_id)
@@ -79,16 +92,26 @@ def train_model(
                 logger.info("%s is already trained: nothing to do", model_id)
             else:
                 job = Job(
-                    model_id, stage, recipe, base is not None or recipe.base_weights is not None, processes or recipe.processes
+                    model_id,
+                    stage,
+                    recipe,
+                    starts_from_weights=base is not None or recipe.base_weights is not None,
+                    processes=processes or recipe.processes,
+                    nodes=nodes.count if nodes else 1,
+                    rendezvous=nodes.rendezvous if nodes else None,
                 )
                 changed = _find_changed(base_release, release_key, database) if base_release else frozenset()
-                _prepare(folder, job, dataset, base, storage, changed)
-                facts = _train(folder, job, lock)
+                patients = _read_notes(notes, job, release_key, database) if notes else []
+                _prepare(folder, job, dataset, base, storage, changed, patients)
+                facts = _train(folder, job, lock, database)
+                if recipe.base_weights and base is None:
+                    facts |= {"base_weights_sha256": hash_weights(folder.start)}
                 if base_release:
                     facts |= {"base_release_key": base_release}
                     facts["figures"]["changed_codes"] = len(changed)
                 facts |= {"release_key": release_key, "dataset_id": dataset.dataset_id}
                 facts |= {"base_model_id": base.model_id if base else None, "base_weights": recipe.base_weights}
+                facts |= {"notes_sha256": notes_sha256}
                 write_manifest(folder.model, facts)
                 storage.publish_folder(folder.model, f"training/{model_id}", last=MANIFEST_NAME)
             manifest = read_stored_manifest(storage, ref.uri)
@@ -183,13 +206,29 @@ def _read_server_examples(folder: Path, recipe: ServerRecipe, stage: str, server
     return examples + corrections
 
 
-def make_model_id(release_key: str, dataset_id: str, recipe: AnyRecipe, stage: str, base: ModelRef | None) -> str:
+def train_on_notes(dataset: DatasetRef, *, recipe: AnyRecipe, base: ModelRef, notes: Path | None, **where: Any) -> ModelRef:
+    """The stage `notes` on top of a model, or that model itself where the recipe has no such stage, or no notes are named.
+
+    `where` is what else `train_model` wants. Raises as that does.
+    """
+    if NOTES not in recipe.stages or notes is None:
+        what = f"recipe {recipe.name} has no stage {NOTES}" if NOTES not in recipe.stages else "LLMCODER_TRAINING_NOTES names none"
+        logger.info("%s learns no notes of patients: %s", base.model_id, what)
+        return base
+    return train_model(dataset, recipe=recipe, stage=NOTES, base=base, notes=notes, **where)
+
+
+def make_model_id(
+    release_key: str, dataset_id: str, recipe: AnyRecipe, stage: str, base: ModelRef | None, notes_sha256: str | None = None
+) -> str:
     """Like `FY2026-April-compact-stage_two-1a2b3c4d`: readable, and the same for the same inputs."""
     settings = recipe.to_dict()
     settings |= {"stages": settings["stages"][stage]}
     for name in ("processes", "max_cost"):  # they change no model
         settings.pop(name, None)
     inputs = [TRAINER_VERSION, dataset_id, settings, stage, base.model_id if base else None]
+    if notes_sha256:
+        inputs.append(notes_sha256)
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     return f"{release_key}-{recipe.name}-{stage}-{digest[:8]}"
 
@@ -200,7 +239,8 @@ def _verify_stage(stage: str, base: ModelRef | None, recipe: AnyRecipe) -> None:
     if stage not in recipe.stages:
         raise TrainingError(f"recipe {recipe.name} has no stage {stage}: train its {' and '.join(FULL_STAGES)}")
     if (stage != FULL_STAGES[0]) != (base is not None):
-        start = "a model of an earlier release" if stage == UPDATE else "the model of stage one"
+        starts = {UPDATE: "a model of an earlier release", NOTES: "the model of stage two"}
+        start = starts.get(stage, "the model of stage one")
         raise TrainingError(f"{stage} {f'needs {start} to start from' if base is None else 'starts from no model'}")
 
 
@@ -216,7 +256,22 @@ def _find_changed(before: str, after: str, database: Database) -> frozenset[str]
     return find_codes_to_learn(*(read_code_set(database, key).titles for key in (before, after)))
 
 
-def _prepare(folder: RunFolder, job: Job, dataset: DatasetRef, base: ModelRef | None, storage: Storage, changed: Set[str]) -> None:
+def _read_notes(source: Path, job: Job, release_key: str, database: Database) -> list[Example]:
+    stage = job.stage_settings
+    most = stage.max_words if isinstance(stage, NotesStage) else 0
+    known = frozenset(read_code_set(database, release_key).titles)
+    return list(read_training_notes(source, known_codes=known, max_words=most).examples)
+
+
+def _prepare(
+    folder: RunFolder,
+    job: Job,
+    dataset: DatasetRef,
+    base: ModelRef | None,
+    storage: Storage,
+    changed: Set[str],
+    patients: Sequence[Example],
+) -> None:
     """Lay out the run, unless an earlier attempt already did."""
     if (folder.path / PLAN_NAME).is_file() and Job.read(folder) == job:
         logger.info("taking up an earlier attempt at %s in %s", job.model_id, folder.path)
@@ -229,13 +284,19 @@ def _prepare(folder: RunFolder, job: Job, dataset: DatasetRef, base: ModelRef | 
     examples = [
         example
         for scenario, share in job.stage_settings.mix.items()
-        if share > 0
+        if share > 0 and not (scenario == "notes" and patients)
         for example in read_examples(examples_folder, scenario, split="train")
     ]
+    examples += patients
     if job.stage != FULL_STAGES[0] and CORRECTIONS in read_manifest(storage, dataset.uri).tables:
         examples += _read_corrections(examples_folder, job)
     plan = TrainingPlan.make(
-        examples, job.stage_settings, tokenizer, processes=job.processes, seed=job.recipe.seed, changed=changed
+        examples,
+        job.stage_settings,
+        tokenizer,
+        processes=job.world_size,
+        seed=job.recipe.seed,
+        changed=changed,
     )
     plan.save(folder.path)
     limit = job.stage_settings.max_tokens
@@ -247,7 +308,7 @@ def _prepare(folder: RunFolder, job: Job, dataset: DatasetRef, base: ModelRef | 
         plan.example_count,
         len(plan),
         plan.tokens_until()[-1],
-        job.processes,
+        job.world_size,
     )
 
 
@@ -263,7 +324,8 @@ def _prepare_start(folder: RunFolder, job: Job, base: ModelRef | None, examples_
     if base is not None:
         return start_from_stage(recipe, fetch_model(storage, base.uri, folder.path / "base"), folder.start)
     if recipe.architecture is None:
-        return start_from_pretrained(recipe, folder.start)
+        cache_folder = folder.path.parent / "base_weights"
+        return start_from_pretrained(recipe, folder.start, cache_folder=cache_folder, storage=storage)
     texts: list[Example] = []
     for scenario in recipe.architecture.vocabulary_scenarios:
         texts += read_examples(examples_folder, scenario, split="train", limit=recipe.architecture.vocabulary_examples)
@@ -271,13 +333,18 @@ def _prepare_start(folder: RunFolder, job: Job, base: ModelRef | None, examples_
     return start_from_nothing(recipe, texts, codes, folder.start)
 
 
-def _train(folder: RunFolder, job: Job, lock: int) -> dict[str, Any]:
-    """Run the training processes; the manifest's facts about how it went."""
+def _train(folder: RunFolder, job: Job, lock: int, database: Database) -> dict[str, Any]:
+    """Run the training processes, alone on their devices; the manifest's facts about how it went."""
     plan = TrainingPlan.load(folder.path)
     started, cpu_before = time.monotonic(), _cpu_seconds_of_children()
     if not folder.model.is_dir():
-        with _show_progress(f"training {job.model_id}", len(plan)) as report:
-            launch_training(folder, job, lock=lock, report=report)
+        devices = list_devices(job.processes)
+        _verify_fits(folder, job, plan, devices)
+        with (
+            lease_devices(devices, folder.path.parent / "devices", job.model_id) as leases,
+            _show_progress(f"training {job.model_id}", len(plan)) as show,
+        ):
+            launch_training(folder, job, locks=[lock, *leases], report=_report_to(database, job.model_id, show))
     curve = read_curve(folder.log)
     if not curve:
         raise TrainingError(f"{job.model_id} was trained without a line of its loss curve: lower log_every_steps in the recipe")
@@ -298,9 +365,48 @@ def _train(folder: RunFolder, job: Job, lock: int) -> dict[str, Any]:
             "tokens_per_second": curve[-1]["tokens_per_second"],
             "first_loss": curve[0]["loss"],
             "final_loss": curve[-1]["loss"],
-            "processes": job.processes,
+            "processes": job.world_size,
+            "model_flops_utilization": curve[-1]["model_flops_utilization"],
+            "peak_memory_bytes": max(line["peak_memory_bytes"] for line in curve),
         },
     }
+
+
+def _verify_fits(folder: RunFolder, job: Job, plan: TrainingPlan, devices: Sequence[Device]) -> None:
+    """Refuse what the devices cannot hold, before one is taken."""
+    tokens, answer_tokens = plan.largest_step(job.world_size)
+    has_mask = plan.row_tokens and not (devices[0].is_gpu and job.recipe.precision == "bf16")
+    load = Load(
+        tokens,
+        answer_tokens,
+        int(plan.tokens_until()[-1]),
+        int(plan.answer_tokens_until()[-1]),
+        int(plan.squared_tokens_until()[-1]),
+        mask_tokens=plan.row_tokens if has_mask else 0,
+    )
+    shape = read_shape(folder, job, AnswerTokenizer.load(folder.start))
+    verify_fits(
+        shape,
+        job.recipe,
+        load,
+        devices,
+        processes=job.processes,
+        nodes=job.nodes,
+        host_bytes=psutil.virtual_memory().total,
+    )
+
+
+def _report_to(database: Database, model_id: str, show: ProgressReport) -> ProgressReport:
+    """Shows a line and keeps it in the database; a database that is away for a while costs lines there, not the training."""
+
+    def report(line: dict[str, Any]) -> None:
+        show(line)
+        try:
+            database.execute("record_training_progress", line | {"model_id": model_id})
+        except DatabaseError as error:
+            logger.warning("progress of %s is not in the database: %s", model_id, error)
+
+    return report
 
 
 def _cpu_seconds_of_children() -> float:
@@ -330,8 +436,10 @@ def _record(database: Database, ref: ModelRef, manifest: dict[str, Any], curve: 
                 "manifest": json.dumps(manifest),
             },
         )
+        transaction.execute("end_training_progress", {"model_id": ref.model_id})
         if added and curve:
-            lines = [json.loads(line) | {"model_id": ref.model_id} for line in curve.splitlines()]
+            unknown = {"model_id": ref.model_id, "model_flops_utilization": None, "peak_memory_bytes": None}
+            lines = [unknown | json.loads(line) for line in curve.splitlines()]
             transaction.execute("record_training_metrics", lines)
 
 
@@ -350,9 +458,11 @@ def _show_progress(label: str, steps: int) -> Iterator[ProgressReport]:
 
 
 def render_training_progress(line: dict[str, Any]) -> str:
-    """`step 300/1,200 (25 %), loss 0.412, 18,900 tokens/s, 75 s left`."""
+    """`step 300/1,200 (25 %), loss 0.412, rate 1.0e-05, 18,900 tokens/s, MFU 41.0 %, at most 21.3 GB, 75 s left`."""
     share = 100 * line["step"] / line["steps"]
+    used = line["model_flops_utilization"]
     return (
-        f"step {line['step']:,}/{line['steps']:,} ({share:.0f} %), loss {line['loss']:.3f}, "
-        f"{line['tokens_per_second']:,.0f} tokens/s, {line['seconds_left']:,.0f} s left"
+        f"step {line['step']:,}/{line['steps']:,} ({share:.0f} %), loss {line['loss']:.3f}, rate {line['learning_rate']:.1e}, "
+        f"{line['tokens_per_second']:,.0f} tokens/s, {'' if used is None else f'MFU {used:.1%}, '}"
+        f"at most {line['peak_memory_bytes'] / 1e9:.1f} GB, {line['seconds_left']:,.0f} s left"
     )

@@ -108,7 +108,15 @@ def test_every_task_ends_one_day(facts: dict[str, Any]) -> None:
 
 
 def test_what_wants_the_accelerator_takes_its_slot(facts: dict[str, Any]) -> None:
-    wanting = {"train_stage_one", "train_stage_two", "update_model", "fit_coder", "fit_selection", "evaluate_model"}
+    wanting = {
+        "train_stage_one",
+        "train_stage_two",
+        "train_on_notes",
+        "update_model",
+        "fit_coder",
+        "fit_selection",
+        "evaluate_model",
+    }
     for name, task in _tasks(facts):
         if task["task_id"] in wanting:
             assert (task["pool"], task["queue"]) == ("gpu_pool", "gpu"), (
@@ -122,7 +130,7 @@ def test_a_model_is_updated_or_trained_in_two_stages_and_either_is_fitted(facts:
     assert tasks["take_way"]["upstream"] == ["choose_training"]
     assert "take_way" in tasks["update_model"]["upstream"]
     assert "take_way" in tasks["train_stage_one"]["upstream"]
-    assert {"train_stage_two", "update_model"} <= set(tasks["fit_coder"]["upstream"])
+    assert {"train_on_notes", "update_model"} <= set(tasks["fit_coder"]["upstream"])
     assert tasks["fit_coder"]["trigger_rule"] == "none_failed_min_one_success", "one of its two ways is always skipped"
 
 

@@ -140,3 +140,16 @@ def test_the_terminal_table_fits_80_columns() -> None:
     assert "untrained" not in text  # five coders fit
     for scenario in SCENARIOS:
         assert re.search(rf"{scenario} +│ *75\.0 30–95 │ *75\.0 30–95", text)
+
+
+def test_the_page_says_how_fast_and_how_large_each_training_was() -> None:
+    line = {
+        "tokens_seen": 1_234_567,
+        "tokens_per_second": 56_000.4,
+        "model_flops_utilization": 0.429,
+        "peak_memory_bytes": 45_120_000_000,
+    }
+    page = render_report(make_card(), Evidence(TITLES, last_lines={"stage_two": line}))
+    assert "1,234,567 tokens, 56,000 a second, MFU 42.9 %, at most 45.1 GB" in page
+    old = {"tokens_seen": 10, "tokens_per_second": 5.0}
+    assert "10 tokens, 5 a second</dd>" in render_report(make_card(), Evidence(TITLES, last_lines={"stage_two": old}))

@@ -23,6 +23,14 @@ def tokenizer() -> AnswerTokenizer:
     return AnswerTokenizer.train(TITLES.values(), TITLES, text_vocabulary=400, context_tokens=96, answer_tokens=24)
 
 
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A folder as the hub has it: a Llama of random weights with its tokenizer."""
+    from llama_folder import make_llama_folder
+
+    return make_llama_folder(tmp_path / "tiny-llama")
+
+
 @pytest.fixture(scope="session")
 def untrained_folder(tokenizer: AnswerTokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A two-layer model folder with random weights."""

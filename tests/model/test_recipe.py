@@ -37,7 +37,7 @@ def test_the_llama_recipe_has_the_published_settings() -> None:
 
 
 def test_an_unknown_recipe_gets_the_nearest_name() -> None:
-    known = "compact, compact-short, llama-3.2-1b, openai-gpt-4o-mini, served, tiny"
+    known = "compact, compact-short, llama-3.1-8b, .*llama-3.2-1b, .*openai-gpt-4o-mini, served, tiny"
     with pytest.raises(RecipeError, match=f"no recipe 'compct' .did you mean 'compact'.*recipes are {known}"):
         read_recipe("compct")
 
@@ -88,7 +88,9 @@ def test_a_missing_key_and_a_missing_stage_are_named(facts: dict[str, Any]) -> N
         parse_recipe(facts, "r.yaml")
     facts["seed"] = 1
     del facts["stages"]["stage_two"]
-    with pytest.raises(RecipeError, match="stages must be stage_one and stage_two, and update if you like, not stage_one, update"):
+    with pytest.raises(
+        RecipeError, match="stages must be stage_one and stage_two, notes and update if you like, not stage_one, update"
+    ):
         parse_recipe(facts, "r.yaml")
 
 
@@ -144,3 +146,32 @@ def test_a_bad_recipe_for_a_server_is_refused_with_key_and_cure(change: dict[str
     facts = read_recipe("served").to_dict() | change
     with pytest.raises(RecipeError, match=re.escape(message)):
         parse_recipe(facts, "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("adapter", "layers"), ["q_proj", "v_prj"], "no layer 'v_prj' .did you mean 'v_proj'"),
+        (("adapter", "rank"), 0, "adapter: rank and alpha must be above 0, not 0 and 32.0"),
+        (("deepspeed_offload",), "optimizer", "deepspeed_offload needs a deepspeed_zero_stage"),
+        (("deepspeed_zero_stage",), 3, "an adapter is merged from whole weights"),
+        (("stages", "stage_one", "packing"), 40, "packing is 40: expected at least max_tokens, 50"),
+        (("stages", "notes", "max_words"), 0, "max_words is 0: expected 1 or more"),
+        (("stages", "notes", "mix"), {"base": 1.0}, "notes.mix has no notes"),
+        (("gradient_checkpointing",), 1, "gradient_checkpointing is 1: expected bool"),
+    ],
+)
+def test_a_way_of_training_that_cannot_be_is_named_with_its_place(path: tuple[str, ...], value: Any, message: str) -> None:
+    facts: dict[str, Any] = yaml.safe_load((RECIPES_FOLDER / "llama-3.2-1b-lora.yaml").read_text())
+    place = facts
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe(facts, "r.yaml")
+
+
+def test_keys_that_came_later_do_not_change_what_a_recipe_without_them_is(facts: dict[str, Any]) -> None:
+    said = parse_recipe(facts, "r.yaml").to_dict()
+    assert not {"adapter", "gradient_checkpointing", "fused_kernels", "compiled", "deepspeed_offload"} & said.keys()
+    assert all("packing" not in stage for stage in said["stages"].values())

@@ -31,7 +31,7 @@ def _launch(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, script: str) -> 
     monkeypatch.setattr(sys, "executable", str(program))
     steps: list[int] = []
     with folder.lock() as lock:
-        launch_training(folder, JOB, lock=lock, report=lambda line: steps.append(line["step"]))
+        launch_training(folder, JOB, locks=[lock], report=lambda line: steps.append(line["step"]))
     return steps
 
 

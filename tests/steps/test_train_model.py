@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from llmcoder_tasks.database import Database
 from llmcoder_tasks.dataset.examples import MadeExample
 from llmcoder_tasks.dataset.store import DatasetManifest, write_tables
 from llmcoder_tasks.errors import ModelError, TrainingError
+from llmcoder_tasks.model.devices import Device
 from llmcoder_tasks.model.manifest import fetch_model
-from llmcoder_tasks.model.recipe import Recipe, UpdateStage, read_recipe
+from llmcoder_tasks.model.recipe import NotesStage, Recipe, UpdateStage, read_recipe
 from llmcoder_tasks.records import DatasetRef, Example, ModelRef
-from llmcoder_tasks.steps.train_model import make_model_id, train_model
+from llmcoder_tasks.steps.train_model import make_model_id, train_model, train_on_notes
 from llmcoder_tasks.storage import Storage, open_storage
 
 pytestmark = pytest.mark.integration
@@ -99,6 +100,9 @@ def test_two_stages_are_trained_published_and_recorded_and_a_second_call_returns
     assert {path.suffix for path in folder.iterdir()} <= {".safetensors", ".json", ".jsonl", ".yaml"}
     assert json.loads((folder / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
 
+    assert all(line["peak_memory_bytes"] > 0 for line in database.fetch_all("list_training_metrics", model_id=one.model_id))
+    assert manifest["figures"]["peak_memory_bytes"] > 0
+    assert database.fetch_all("list_training_progress") == [], "what has ended is shown as running"
     curves = {ref: database.fetch_all("list_training_metrics", model_id=ref.model_id) for ref in (one, two)}
     assert curves[two][0]["loss"] < curves[one][0]["loss"] / 2, "stage two did not start from what stage one learnt"
     assert [line["step"] for line in curves[one]] == sorted({line["step"] for line in curves[one]})
@@ -191,6 +195,45 @@ def test_an_update_learns_the_changed_codes_of_a_later_release_at_a_fraction_of_
     assert len(right[updated]) >= len(right[two]), "the update forgot more than it learnt"
 
 
+def test_notes_of_patients_are_learnt_after_stage_two_and_are_copied_nowhere(
+    dataset: DatasetRef, storage: Storage, database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    rows = [("FY2026", code, True, title, title, number) for number, (code, title) in enumerate(TITLES.items(), start=1)]
+    columns = ["release_key", "code", "is_billable", "short_title", "long_title", "position"]
+    with database.transaction() as transaction:
+        transaction.copy_rows("codes", columns, rows)
+    notes = tmp_path / "notes.jsonl"
+    secret = "Mrs Zzyzx"
+    written = [
+        {"id": str(number), "patient_id": f"p{number}", "text": f"{secret} has {title}", "codes": [code]}
+        for number, (code, title) in enumerate(TITLES.items())
+    ]
+    notes.write_text("".join(json.dumps(row) + "\n" for row in written))
+    recipe = _recipe()
+    stage = replace(recipe.stages["stage_two"], mix={"notes": 1.0}, examples=500)
+    settings = {field.name: getattr(stage, field.name) for field in fields(stage)}
+    recipe = replace(recipe, stages=recipe.stages | {"notes": NotesStage(**settings, max_words=20)})
+    work = tmp_path / "work"
+    one = _train(dataset, storage, database, work, recipe=recipe)
+    two = _train(dataset, storage, database, work, "stage_two", base=one, recipe=recipe)
+    where: dict[str, Any] = {"storage": storage, "database": database, "work_folder": work, "processes": None}
+    assert train_on_notes(dataset, recipe=_recipe(), base=two, notes=notes, **where) == two
+    assert "learns no notes of patients: recipe tiny has no stage notes" in caplog.text
+    assert train_on_notes(dataset, recipe=recipe, base=two, notes=None, **where) == two
+    three = train_on_notes(dataset, recipe=recipe, base=two, notes=notes, **where)
+    row = database.fetch_one("fetch_model", model_id=three.model_id)
+    assert row is not None
+    assert (row["stage"], row["parent_model_id"]) == ("notes", two.model_id)
+    assert len(row["manifest"]["notes_sha256"]) == 64
+    assert row["manifest"]["figures"]["examples"] == 500
+
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and path != notes]
+    assert not any(b"Zzyzx" in path.read_bytes() or b"zzyzx" in path.read_bytes() for path in kept)
+    assert secret not in caplog.text
+    assert not list(work.glob("FY*")), "the plan, which holds the notes as numbers, stays behind"
+
+
 def test_a_killed_run_of_two_processes_goes_on_from_its_checkpoint_to_the_weights_of_an_undisturbed_one(
     dataset: DatasetRef, storage: Storage, database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -218,6 +261,9 @@ def test_a_killed_run_of_two_processes_goes_on_from_its_checkpoint_to_the_weight
         os.killpg(victim.pid, signal.SIGKILL)
         victim.wait()
     assert not storage.list_keys("training"), "a killed run published something"
+    (running,) = database.fetch_all("list_training_progress")
+    assert 0 < running["step"] < running["steps"]
+    assert running["peak_memory_bytes"] > 0
 
     recipe = read_recipe("tiny")
     stages = {name: replace(stage, examples=30000, average_every_steps=8) for name, stage in recipe.stages.items()}
@@ -236,6 +282,17 @@ def test_a_killed_run_of_two_processes_goes_on_from_its_checkpoint_to_the_weight
         for store, of, name in ((storage, ref, "cache"), (undisturbed, whole, "cache2"))
     ]
     assert weights[0] == weights[1]
+
+
+def test_what_a_device_cannot_hold_is_refused_before_it_is_taken(
+    dataset: DatasetRef, storage: Storage, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Device("NVIDIA L4", "GPU-1", 1_000_000, is_gpu=True)
+    monkeypatch.setattr("llmcoder_tasks.steps.train_model.list_devices", lambda _: [small])
+    monkeypatch.setattr("llmcoder_tasks.steps.train_model.launch_training", lambda *_, **__: pytest.fail("it was launched"))
+    with pytest.raises(TrainingError, match="all trained, need .* GB before activations .*; NVIDIA L4 has room for 0.0 GB"):
+        _train(dataset, storage, database, tmp_path / "work")
+    assert not (tmp_path / "work" / "devices").exists()
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_nothing_is_published(
