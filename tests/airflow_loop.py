@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from chromium import open_chromium
 
 from llmcoder_tasks import services
 from llmcoder_tasks.connections import Connections, connect
@@ -33,6 +34,10 @@ class Loop:
     running: services.RunningServices
     api: AirflowApi
     stores: Connections
+
+
+Approve = Callable[["Loop", DagRun, str], None]
+"""Answers the question of a run with a comment."""
 
 
 @contextmanager
@@ -109,25 +114,8 @@ def explain(api: AirflowApi, run: DagRun) -> str:
     return "\n".join(lines)
 
 
-def follow_and_approve(loop: Loop, run: DagRun, comment: str, *, seconds: float = 900) -> DagRun:
-    """Wait until a run of train_model asks, approve, and wait for its end."""
-    await_until(
-        lambda: state_of(loop.api, run, "approve") == "awaiting_input", "train_model asks for approval", seconds, loop.api, run
-    )
-    await_until(lambda: _approve_when_asked(loop, run, comment), "train_model ends", 300)
-    return follow(loop.api, run, 10)
-
-
-def _approve_when_asked(loop: Loop, run: DagRun, comment: str) -> bool:
-    """Approve if the run asks for it now; whether it has ended."""
-    if state_of(loop.api, run, "approve") == "awaiting_input":
-        time.sleep(READING_SECONDS)
-        _approve(loop, run, comment)
-    return loop.api.fetch_run(run.dag_id, run.run_id).is_finished
-
-
-def _approve(loop: Loop, run: DagRun, comment: str) -> None:
-    """Answer as the admin does in the UI."""
+def approve_by_api(loop: Loop, run: DagRun, comment: str) -> None:
+    """Answer as a program of the admin does."""
     with httpx.Client(base_url=loop.running.ui_url, trust_env=False, timeout=30) as client:
         credentials = {"username": loop.running.username, "password": loop.running.password}
         token = client.post("/auth/token", json=credentials).raise_for_status().json()["access_token"]
@@ -136,6 +124,48 @@ def _approve(loop: Loop, run: DagRun, comment: str) -> None:
         assert "was judged **PROMOTE**" in question["body"]
         answer = {"chosen_options": ["Approve"], "params_input": {"comment": comment}}
         client.patch(hitl_path(run), json=answer).raise_for_status()
+
+
+def approve_in_ui(loop: Loop, run: DagRun, comment: str) -> None:
+    """Answer as the admin does: log in, find the question among the required actions, read the verdict, comment, approve."""
+    with open_ui(loop) as page:
+        page.goto(f"{loop.running.ui_url}/required_actions")
+        page.get_by_role("link", name="Put this model into service?").first.click()
+        page.get_by_text("was judged").wait_for()
+        page.locator("#element_comment").fill(comment)
+        page.get_by_role("button", name="Approve").click()
+        page.get_by_text("Response received").wait_for()
+
+
+@contextmanager
+def open_ui(loop: Loop) -> Iterator[Any]:
+    """A page of a real browser in which the admin has logged in to Airflow."""
+    with open_chromium() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(60_000)
+        page.goto(loop.running.ui_url)
+        page.locator("input[name=username]").fill(loop.running.username)
+        page.locator("input[name=password]").fill(loop.running.password)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(lambda url: "/login" not in url)
+        yield page
+
+
+def follow_and_approve(loop: Loop, run: DagRun, comment: str, *, approve: Approve = approve_by_api, seconds: float = 900) -> DagRun:
+    """Wait until a run of train_model asks, approve, and wait for its end."""
+    await_until(
+        lambda: state_of(loop.api, run, "approve") == "awaiting_input", "train_model asks for approval", seconds, loop.api, run
+    )
+    await_until(lambda: _approve_when_asked(loop, run, comment, approve), "train_model ends", 300)
+    return follow(loop.api, run, 10)
+
+
+def _approve_when_asked(loop: Loop, run: DagRun, comment: str, approve: Approve) -> bool:
+    """Approve if the run asks for it now; whether it has ended."""
+    if state_of(loop.api, run, "approve") == "awaiting_input":
+        time.sleep(READING_SECONDS)
+        approve(loop, run, comment)
+    return loop.api.fetch_run(run.dag_id, run.run_id).is_finished
 
 
 def hitl_path(run: DagRun) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -11,16 +9,7 @@ from typing import Any
 
 import pages_app
 import pytest
-
-CHROMIUM_OPTIONS = [
-    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--disable-quic",
-]  # fmt: skip
-
-
-def find_chromium() -> str | None:
-    """The browser that CHROMIUM names, or the one in PATH."""
-    return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+from chromium import open_chromium
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +18,8 @@ def browser() -> Iterator[Any]:
 
     Not for longer: playwright keeps an event loop running in the thread of all tests.
     """
-    path = find_chromium()
-    if path is None:
-        pytest.skip("no Chromium: install it (Debian: apt-get install chromium), or name it in CHROMIUM")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=CHROMIUM_OPTIONS)
+    with open_chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture

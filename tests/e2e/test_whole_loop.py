@@ -18,7 +18,19 @@ import httpx
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from airflow_loop import Loop, await_run, await_until, follow, follow_and_approve, hitl_path, land, open_loop, unpause
+from airflow_loop import (
+    Loop,
+    approve_in_ui,
+    await_run,
+    await_until,
+    follow,
+    follow_and_approve,
+    hitl_path,
+    land,
+    open_loop,
+    open_ui,
+    unpause,
+)
 from hospital import query
 from release_files import order_file
 from sqlalchemy import create_engine, make_url, text
@@ -67,7 +79,7 @@ def promoted(loop: Loop) -> dict[str, DagRun]:
     runs = {}
     for dag_id, seconds in (("ingest_release", 240), ("build_dataset", 400)):
         runs[dag_id] = follow(loop.api, await_run(loop.api, dag_id), seconds)
-    runs["train_model"] = follow_and_approve(loop, await_run(loop.api, "train_model"), COMMENT)
+    runs["train_model"] = follow_and_approve(loop, await_run(loop.api, "train_model"), COMMENT, approve=approve_in_ui)
     return runs
 
 
@@ -211,6 +223,30 @@ def test_the_search_for_patient_text_finds_what_is_there(loop: Loop, coded: DagR
 
     assert _files_with(loop.settings.home / "logs", model_id)
     assert "xcom" in _tables_with(loop.settings, model_id)
+
+
+def test_a_person_finds_the_model_and_reviews_in_the_ui(loop: Loop, coded: DagRun) -> None:
+    database = loop.stores.database
+    finished = f"SELECT count(*) FROM reviews WHERE status = 'finished' AND finished_by = '{USERNAME}'"
+    before = query(database, finished)[0][0]
+    model_id = json.loads(loop.stores.storage.read_bytes("models/promoted.json"))["model_id"]
+    with open_ui(loop) as page:
+        page.goto(f"{loop.running.ui_url}/plugin/llmcoder")
+        pages = page.frame_locator("iframe")
+        pages.get_by_role("link", name="Models").first.click()
+        pages.get_by_role("link", name=model_id).first.click()
+        pages.get_by_text(COMMENT).wait_for()
+        pages.get_by_role("link", name="Review", exact=True).first.click()
+        pages.get_by_role("button", name="Take the most urgent").click()
+        pages.locator(".holding", has_text="Yours").wait_for()
+        to_decide = pages.locator("#codes > li .badge", has_text="to decide")
+        while left := to_decide.count():
+            page.keyboard.press("a")
+            await_until(lambda left=left: to_decide.count() < left, "a code is accepted by its key", 30)
+        page.keyboard.press("f")
+        pages.locator(".holding", has_text="Finished by").wait_for()
+    assert query(database, finished) == [(before + 1,)]
+    assert query(database, "SELECT DISTINCT person FROM note_views") == [(USERNAME,)]
 
 
 NOTES_OF_A_NIGHT = 1500
