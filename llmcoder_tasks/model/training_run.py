@@ -146,7 +146,9 @@ def launch_training(folder: RunFolder, job: Job, *, locks: Sequence[int], report
         # What failed by itself would fail again from its own checkpoints.
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
         raise TrainingError(f"training {job.model_id} failed: {failure}")
-    if code != 0:
+    if code != 0 and folder.model.is_dir():
+        logger.warning("%s is whole, though torchrun ended with %d after it was written", job.model_id, code)
+    elif code != 0:
         raise TrainingInterrupted(
             f"training {job.model_id} was cut off, torchrun ended with {code}: {' | '.join(last_lines) or 'no output'}; "
             "try again to go on from its last checkpoint"

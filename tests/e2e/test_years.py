@@ -155,10 +155,8 @@ def test_the_same_text_is_coded_by_the_release_of_its_day(loop: Loop, years: lis
 
 
 def test_what_a_late_release_outdated_was_reported_and_coded_again(loop: Loop, years: list[DagRun]) -> None:
-    (counts,) = query(loop.stores.database, "SELECT counts FROM release_reports WHERE release_key = 'FY2025' ORDER BY created_at")[
-        0
-    ]
-    assert counts["recode"] == 1
+    reports = query(loop.stores.database, "SELECT counts FROM release_reports WHERE release_key = 'FY2025' ORDER BY created_at")
+    assert reports[0][0]["to_recode"] == 1
     releases = query(
         loop.stores.database, "SELECT release_key FROM coded_notes WHERE encounter_id = 'E-2024-10-01' ORDER BY release_key"
     )

@@ -60,6 +60,13 @@ def test_an_end_from_outside_keeps_the_checkpoints_and_is_worth_a_retry(folder: 
     assert folder.checkpoints.exists()
 
 
+def test_a_process_that_fails_after_the_model_was_written_takes_nothing_away(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _launch(folder, monkeypatch, f"mkdir {folder.model}; kill -6 $$")
+    assert "m1 is whole, though torchrun ended with -6 after it was written" in caplog.text
+
+
 def test_an_end_without_a_model_is_no_success(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TrainingError, match="ended without a model"):
         _launch(folder, monkeypatch, "exit 0")
