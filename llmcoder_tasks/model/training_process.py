@@ -50,7 +50,7 @@ def main(folder: RunFolder) -> None:
     trainer.add_callback(ProgressCallback(plan, folder.log, speed, start=start, is_first=process == 0))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     _write_model(trainer, folder, job, tokenizer, is_first=process == 0)
-    # Nobody ends before the model stands: when one process fails, torchrun kills the others, and gloo's threads may fail at the end.
+    # Nobody ends before the model stands: where one fails, torchrun kills the others, and threads of gloo may fail at the end.
     trainer.accelerator.wait_for_everyone()
 
 
