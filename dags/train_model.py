@@ -36,7 +36,7 @@ from llmcoder_approval import Answer, PromotionApproval, describe_verdict, name_
 from llmcoder_assets import DATASET, PROMOTED_MODEL
 from llmcoder_links import ScorecardLink
 from llmcoder_notifier import VerdictNotifier
-from llmcoder_task import GPU, TASK_DEFAULTS, llmcoder_task, require_key
+from llmcoder_task import GPU, TASK_DEFAULTS, llmcoder_task, require_key, take_result
 
 from llmcoder_tasks.connections import connect
 from llmcoder_tasks.records import DatasetRef, ModelRef, ScorecardRef, VerdictRef
@@ -204,7 +204,7 @@ def train_model() -> None:
         stores = connect()
         cache_folder = stores.settings.home / "cache"
         return fit_coder(
-            ModelRef(**(updated or trained or {})),
+            ModelRef(**take_result(updated, trained)),
             DatasetRef(**dataset),
             storage=stores.storage,
             database=stores.database,

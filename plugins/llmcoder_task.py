@@ -18,7 +18,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperatorLink, task
 from airflow.sdk.bases.decorator import task_decorator_factory
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from llmcoder_server import WaitingOperator, defer
 
 from llmcoder_tasks.errors import LLMCoderError, WorkPending, describe_place
@@ -95,6 +95,14 @@ def require_key(dag_run: Any, params: Any, name: str) -> str:
     if not key:
         raise AirflowFailException(f"this run has no partition key: trigger it again with the partition key or the param {name!r}")
     return str(key)
+
+
+def take_result(*results: dict[str, Any] | None) -> dict[str, Any]:
+    """What came of the one of several ways that was taken; skips the task where none was."""
+    taken = next((result for result in results if result), None)
+    if taken is None:
+        raise AirflowSkipException("no way was taken that leads here: nothing to do")
+    return taken
 
 
 def _to_xcom(result: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
-from llmcoder_task import llmcoder_task, require_key
+from llmcoder_task import llmcoder_task, require_key, take_result
 
 from llmcoder_tasks.errors import DatabaseUnreachable, ReleaseError
 from llmcoder_tasks.records import ModelRef
@@ -81,3 +81,9 @@ def test_a_run_is_about_its_partition_and_by_hand_about_its_param() -> None:
     assert require_key(by_hand, {"release_key": "FY2026-April"}, "release_key") == "FY2026-April"
     with pytest.raises(AirflowFailException, match="trigger it again with the partition key or the param 'release_key'"):
         require_key(by_hand, {"release_key": None}, "release_key")
+
+
+def test_what_came_of_the_way_that_was_taken_goes_on_and_without_one_the_task_is_skipped() -> None:
+    assert take_result(None, {"model_id": "m1"}) == {"model_id": "m1"}
+    with pytest.raises(AirflowSkipException, match="nothing to do"):
+        take_result(None, None)
