@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from airflow_loop import (
     Loop,
+    approve_by_api,
     approve_in_ui,
     await_run,
     await_until,
@@ -61,6 +63,8 @@ DISCHARGE DIAGNOSES:
 """
 BROKEN_ROW = f'{{"encounter_id": "C-2", "discharge_date": "yesterday", "text": "{CANARY} went home."'
 COMMENT = "read the reasons and the report"
+IN_THE_UI = os.environ.get("UI") == "all"
+"""Whether a real browser does what the person does: approve, find the model, review."""
 DAG_IDS = ("ingest_release", "build_dataset", "train_model", "code_encounters", "export_encounters")
 
 
@@ -79,7 +83,7 @@ def promoted(loop: Loop) -> dict[str, DagRun]:
     runs = {}
     for dag_id, seconds in (("ingest_release", 240), ("build_dataset", 400)):
         runs[dag_id] = follow(loop.api, await_run(loop.api, dag_id), seconds)
-    runs["train_model"] = follow_and_approve(loop, await_run(loop.api, "train_model"), COMMENT, approve=approve_in_ui)
+    runs["train_model"] = follow_and_approve(loop, await_run(loop.api, "train_model"), COMMENT, approve=approve_in_ui if IN_THE_UI else approve_by_api)
     return runs
 
 
@@ -225,6 +229,7 @@ def test_the_search_for_patient_text_finds_what_is_there(loop: Loop, coded: DagR
     assert "xcom" in _tables_with(loop.settings, model_id)
 
 
+@pytest.mark.skipif(not IN_THE_UI, reason="a person in a real browser inside the Airflow UI: UI=all runs it")
 def test_a_person_finds_the_model_and_reviews_in_the_ui(loop: Loop, coded: DagRun) -> None:
     database = loop.stores.database
     finished = f"SELECT count(*) FROM reviews WHERE status = 'finished' AND finished_by = '{USERNAME}'"
