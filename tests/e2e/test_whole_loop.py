@@ -83,7 +83,8 @@ def promoted(loop: Loop) -> dict[str, DagRun]:
     runs = {}
     for dag_id, seconds in (("ingest_release", 240), ("build_dataset", 400)):
         runs[dag_id] = follow(loop.api, await_run(loop.api, dag_id), seconds)
-    runs["train_model"] = follow_and_approve(loop, await_run(loop.api, "train_model"), COMMENT, approve=approve_in_ui if IN_THE_UI else approve_by_api)
+    approve = approve_in_ui if IN_THE_UI else approve_by_api
+    runs["train_model"] = follow_and_approve(loop, await_run(loop.api, "train_model"), COMMENT, approve=approve)
     return runs
 
 
