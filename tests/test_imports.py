@@ -59,8 +59,6 @@ HANDED_TO_STEPS = {
 READ_BY_PAGES = {
     "steps.review_encounters",  # the queue, and the only writes that a page makes
     "steps.check_deadlines",  # whether a release comes or is in effect without a model
-    "steps.find_code",  # the codes of a release by their words
-    "evaluation.registry",  # the model in service
     "evaluation.scorecard",  # a scorecard out of its row, ...
     "evaluation.report",  # ... what its rows mean, ...
     "evaluation.error_kinds",
@@ -69,7 +67,8 @@ READ_BY_PAGES = {
     "evaluation.non_inferiority",  # ... with intervals
     "coding.coder_fit",  # how honest a coder's confidence is
     "dataset.example_frames",  # the chapter of a code
-    "icd10cm.release_report",  # kinds of change, and ...
+    "icd10cm.changes",  # kinds of change, ...
+    "icd10cm.release_report",
     "icd10cm.release_page",  # ... names of chapters
 }
 """What pages may import beside ground: reads, and the functions that write a review."""

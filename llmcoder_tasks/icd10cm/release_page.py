@@ -18,6 +18,9 @@ CHAPTERS = (
 )  # fmt: skip
 """Short names of chapters 1 to 22."""
 
+KIND_NAMES = {"added": "added", "deleted": "deleted", "became_header": "became headers", "revised": "revised"}
+"""Kinds of changes as people call them, of several codes."""
+
 
 def render_page(report: ReleaseReport) -> str:
     """The page. All texts are escaped; it names no address outside itself and no encounter."""
@@ -31,7 +34,7 @@ def render_page(report: ReleaseReport) -> str:
         report=report,
         counts=report.counts,
         kinds=KINDS,
-        kind_names={"added": "added", "deleted": "deleted", "became_header": "became headers", "revised": "revised"},
+        kind_names=KIND_NAMES,
         most_changes=max((sum(row.values()) for row in report.by_chapter.values()), default=1),
         most_months=max(report.by_month.values(), default=1),
         most_shown=MOST_USED_SHOWN,

@@ -41,11 +41,14 @@ SCORES_DRAWN = ("lexical", "stage_two", "in_service", "together")
 
 @router.get("", name="models")
 def list_models(request: Request, stores: Stores, after: str | None = None) -> HTMLResponse:
-    """All models, the newest first."""
+    """All models, the newest first, and on the first page what is in training."""
     created_at, model_id = decode_cursor(after, (datetime.fromisoformat, str))
     rows = stores.database.fetch_all("list_models", after_created_at=created_at, after_model_id=model_id, limit=PAGE_SIZE + 1)
     page = take_page(rows, PAGE_SIZE, ("created_at", "model_id"))
-    return render_page(request, "models/list.html", page=page, is_later_page=after is not None)
+    is_first = after is None
+    running = stores.database.fetch_all("list_training_progress") if is_first else []
+    jobs = stores.database.fetch_all("list_jobs_under_way") if is_first else []
+    return render_page(request, "models/list.html", page=page, is_later_page=not is_first, running=running, jobs=jobs)
 
 
 @router.get("/{model_id}", name="model")

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from llmcoder_pages.charts import bar_chart, line_chart
 from llmcoder_pages.rendering import format_count, format_percent
 from llmcoder_tasks.database import Row
+from llmcoder_tasks.icd10cm.release_page import CHAPTERS
 
 NIGHTS_COMPARED = 30
 
@@ -23,14 +24,6 @@ FIGURES = {
     "unknown_word_share": "Words that the release does not know",
 }
 STABILITY_INDEX = "chapter_stability_index"
-
-CHAPTERS = (
-    "Infections", "Neoplasms", "Blood and immunity", "Endocrine, nutrition, metabolism", "Mental and behavioural", "Nervous system",
-    "Eye", "Ear", "Circulation", "Respiration", "Digestion", "Skin", "Muscles, bones, joints", "Urinary and genital", "Pregnancy",
-    "Perinatal", "Congenital", "Symptoms and findings", "Injury, poisoning", "External causes", "Factors, contacts",
-    "Special purposes",
-)  # fmt: skip
-"""What each chapter of ICD-10-CM is about, 1 to 22."""
 
 REASONS = {
     "no_discharge_summary": "no discharge summary has arrived",

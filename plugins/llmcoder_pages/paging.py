@@ -20,6 +20,9 @@ from fastapi import HTTPException
 
 from llmcoder_tasks.database import Row
 
+_GREATEST = 2**63 - 1
+"""Of a number in the database."""
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -50,6 +53,9 @@ def decode_cursor(cursor: str | None, readers: Sequence[Callable[[Any], Any]]) -
         return [None] * len(readers)
     try:
         values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        return [read(value) for read, value in zip(readers, values, strict=True)]
+        read_back = [read(value) for read, value in zip(readers, values, strict=True)]
+        if any(isinstance(value, int) and abs(value) > _GREATEST for value in read_back):
+            raise ValueError("no row has such a number")
+        return read_back
     except (ValueError, TypeError, AttributeError):
         raise HTTPException(400, "This link to a page of the list is damaged: go back to its beginning.") from None

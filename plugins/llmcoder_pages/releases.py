@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
@@ -21,7 +21,8 @@ from llmcoder_pages.stores import Stores
 from llmcoder_tasks.connections import Connections
 from llmcoder_tasks.database import Row
 from llmcoder_tasks.errors import StorageError
-from llmcoder_tasks.icd10cm.release_page import CHAPTERS, MOST_USED_SHOWN
+from llmcoder_tasks.icd10cm.changes import ChangeKind
+from llmcoder_tasks.icd10cm.release_page import CHAPTERS, KIND_NAMES, MOST_USED_SHOWN
 from llmcoder_tasks.icd10cm.release_report import KINDS
 from llmcoder_tasks.storage import Storage
 
@@ -30,8 +31,6 @@ RELEASES_DAG = "ingest_release"
 router = APIRouter(prefix="/releases", dependencies=[Depends(require_reader(RELEASES_DAG))])
 
 PAGE_SIZE = 50
-KIND_NAMES = {"added": "added", "deleted": "deleted", "became_header": "became headers", "revised": "revised"}
-Kind = Literal["added", "deleted", "became_header", "revised"]
 
 _SHOWN_OF_REPORT = ("by_chapter", "by_month", "minutes", "used_from", "used_until", "dead_corrections")
 
@@ -71,7 +70,7 @@ def show_release(
 
 @router.get("/{release_key}/changes", name="release_changes")
 def list_changes(
-    request: Request, stores: Stores, release_key: str, kind: Kind | None = None, after: str | None = None
+    request: Request, stores: Stores, release_key: str, kind: ChangeKind | None = None, after: str | None = None
 ) -> HTMLResponse:
     """Every changed code of a release, or those of one kind. 404 when it is not loaded."""
     release = _fetch_release(stores, release_key)

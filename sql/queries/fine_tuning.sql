@@ -10,3 +10,7 @@ INSERT INTO fine_tuning_jobs (server_url, job_id, model_id, status, failure, est
 VALUES (:server_url, :job_id, :model_id, :status, :failure, :estimated_tokens, :estimated_cost, :trained_tokens)
 ON CONFLICT (server_url, job_id) DO UPDATE
 SET status = excluded.status, failure = excluded.failure, trained_tokens = excluded.trained_tokens, updated_at = now();
+
+-- name: list_jobs_under_way
+SELECT model_id, job_id, status, estimated_tokens, estimated_cost, created_at FROM fine_tuning_jobs
+WHERE status NOT IN ('succeeded', 'failed', 'cancelled') ORDER BY created_at DESC;

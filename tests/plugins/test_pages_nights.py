@@ -47,7 +47,7 @@ def test_one_night_shows_its_figures_and_what_left_its_band(pages: Pages, newest
     words = words_of(pages.client("viewer").get(f"nights/{newest}"))
     assert "This night left its band" in words
     assert "Mean confidence of a code: 74.3 % , expected 83.6 % to 88.4 %" in words
-    assert "Share of chapter 9, Circulation: 40.2 % , expected 21.1 % to 29.8 %" in words
+    assert "Share of chapter 9, Circulatory: 40.2 % , expected 21.1 % to 29.8 %" in words
     assert "58.0 %" in words, "accepted automatically"
     assert "52.0 %" in words, "to review"
     assert "6 min 00 s" in words

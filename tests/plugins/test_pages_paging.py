@@ -31,9 +31,23 @@ def test_without_a_cursor_a_list_begins_at_its_beginning() -> None:
 
 
 @pytest.mark.parametrize(
-    "cursor", ["x", "é", "!!!!", encode_cursor(["2026-01-04"]), encode_cursor(["today", "a"]), encode_cursor([1, 2])]
+    "cursor",
+    [
+        "x",
+        "é",
+        "!!!!",
+        encode_cursor(["2026-01-04"]),
+        encode_cursor(["today", "a"]),
+        encode_cursor([1, 2]),
+    ],
 )
 def test_a_damaged_cursor_is_a_400(cursor: str) -> None:
     with pytest.raises(HTTPException) as refused:
         decode_cursor(cursor, READERS)
+    assert refused.value.status_code == 400
+
+
+def test_a_number_that_no_row_can_have_is_a_400() -> None:
+    with pytest.raises(HTTPException) as refused:
+        decode_cursor(encode_cursor([2**63]), (int,))
     assert refused.value.status_code == 400
