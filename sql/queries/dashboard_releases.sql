@@ -93,16 +93,19 @@ FROM release_validity AS validity
 LEFT JOIN codes AS code ON code.release_key = validity.release_key AND code.code = :code
 ORDER BY validity.effective_from;
 
--- Codes that this one took over from, and codes that took over from it, by the conversion tables of all loaded releases.
+-- Codes that this one took over from, and codes that took over from it, by the conversion tables of all releases that stand.
 -- name: list_code_kin
 SELECT kin.direction, kin.code, kin.effective_from,
        (SELECT codes.long_title FROM codes JOIN releases USING (release_key) WHERE codes.code = kin.code
         ORDER BY releases.effective_from DESC LIMIT 1) AS title
 FROM (
-    SELECT 'predecessor' AS direction, previous_code AS code, min(effective_from) AS effective_from
-    FROM code_conversions WHERE code = :code GROUP BY previous_code
+    SELECT 'predecessor' AS direction, previous_code AS code, min(conversion.effective_from) AS effective_from
+    FROM code_conversions AS conversion JOIN releases USING (release_key)
+    WHERE code = :code AND withdrawn_at IS NULL GROUP BY previous_code
     UNION ALL
-    SELECT 'successor', code, min(effective_from) FROM code_conversions WHERE previous_code = :code GROUP BY code
+    SELECT 'successor', code, min(conversion.effective_from)
+    FROM code_conversions AS conversion JOIN releases USING (release_key)
+    WHERE previous_code = :code AND withdrawn_at IS NULL GROUP BY code
 ) AS kin
 WHERE kin.code <> :code
 ORDER BY kin.direction, kin.effective_from, kin.code
