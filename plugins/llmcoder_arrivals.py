@@ -31,7 +31,8 @@ def list_arrivals(dag_run: Any, params: Any, events: Sequence[Any], stores: Conn
     Raises ReleaseError when a release takes effect today and nobody has delivered it, AirflowSkipException when it is loaded.
     """
     if events:
-        arrivals = {event.extra["payload"]["source"]: event.extra["payload"] for event in events}
+        told = [arrival for event in events for arrival in event.extra["payload"]["arrivals"]]
+        arrivals = {arrival["source"]: arrival for arrival in told}
         return sorted(arrivals.values(), key=_effective_date)
     if dag_run.run_type == "scheduled":
         return [find_due_release(release_in_effect(dag_run.run_after.date()), stores)]

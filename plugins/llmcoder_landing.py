@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -31,23 +32,34 @@ _TOLD = "told"
 
 
 class ReleaseLandingTrigger(BaseEventTrigger):
-    """Yields one event for each release that has arrived whole: `{"source": URI, "release_key": key or None}`.
+    """Yields an event when releases have arrived whole: `{"arrivals": [{"source": URI, "release_key": key or None}, ...]}`.
+
+    All that a look finds are told in one event, and events keep apart. Airflow queues an event for a DAG with the time of the first
+    one that waits, and the run that comes of it takes no later ones: what is told between an event and its run would wait for the
+    next release.
 
     Args:
         landing_uri: `file:///folder` or `s3://bucket/prefix`.
         endpoint_url: another S3 server than AWS.
         poll_seconds: time between two looks.
         settle_seconds: how long an entry must stay as it is before it counts as whole.
+        apart_seconds: time between two events, enough for the scheduler to make a run of the first.
     """
 
     def __init__(
-        self, landing_uri: str, endpoint_url: str | None = None, poll_seconds: float = 5, settle_seconds: float = 30
+        self,
+        landing_uri: str,
+        endpoint_url: str | None = None,
+        poll_seconds: float = 5,
+        settle_seconds: float = 30,
+        apart_seconds: float = 60,
     ) -> None:
         super().__init__()
         self.landing_uri = landing_uri
         self.endpoint_url = endpoint_url
         self.poll_seconds = poll_seconds
         self.settle_seconds = settle_seconds
+        self.apart_seconds = apart_seconds
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         return (
@@ -57,6 +69,7 @@ class ReleaseLandingTrigger(BaseEventTrigger):
                 "endpoint_url": self.endpoint_url,
                 "poll_seconds": self.poll_seconds,
                 "settle_seconds": self.settle_seconds,
+                "apart_seconds": self.apart_seconds,
             },
         )
 
@@ -65,16 +78,23 @@ class ReleaseLandingTrigger(BaseEventTrigger):
         settling = Settling(self.settle_seconds)
         told: dict[str, str] = dict(await self.asset_state_store.aget(_TOLD, {}))  # type: ignore[union-attr, call-overload]
         remembered = dict(told)
+        last_event = -math.inf
         while True:
-            for entry, fingerprint in settling.find_whole(await self._look(), now=time.monotonic()).items():
-                if told.get(entry) != fingerprint:
-                    told[entry] = fingerprint
-                    self.log.info("release %s has arrived in %s", entry, self.landing_uri)
-                    yield TriggerEvent({"source": f"{self.landing_uri}/{entry}", "release_key": release_key_of(entry)})
+            now = time.monotonic()
+            whole = settling.find_whole(await self._look(), now=now)
+            arrived = {entry: mark for entry, mark in whole.items() if told.get(entry) != mark}
+            if arrived and now - last_event >= self.apart_seconds:
+                told |= arrived
+                last_event = now
+                self.log.info("%s arrived in %s", ", ".join(arrived), self.landing_uri)
+                yield TriggerEvent({"arrivals": [self._describe(entry) for entry in arrived]})
             await asyncio.sleep(self.poll_seconds)
             if told != remembered:
                 await self.asset_state_store.aset(_TOLD, dict(told))  # type: ignore[union-attr, arg-type]
                 remembered = dict(told)
+
+    def _describe(self, entry: str) -> dict[str, str | None]:
+        return {"source": f"{self.landing_uri}/{entry}", "release_key": release_key_of(entry)}
 
     async def _look(self) -> dict[str, str]:
         """Versions of all files by key; empty while the store does not answer, so that a bad minute does not end the watch."""

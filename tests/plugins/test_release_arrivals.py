@@ -29,8 +29,9 @@ def stores(tmp_path: Path, database: Database) -> Connections:
     return Connections(settings, FolderStorage(tmp_path / "artifacts"), database)
 
 
-def _event(source: str, release_key: str | None) -> Any:
-    return SimpleNamespace(extra={"from_trigger": True, "payload": {"source": source, "release_key": release_key}})
+def _event(*arrivals: tuple[str, str | None]) -> Any:
+    told = [{"source": source, "release_key": release_key} for source, release_key in arrivals]
+    return SimpleNamespace(extra={"from_trigger": True, "payload": {"arrivals": told}})
 
 
 def test_a_run_by_hand_loads_what_its_params_say(stores: Connections) -> None:
@@ -45,10 +46,9 @@ def test_a_run_by_hand_without_a_source_loads_the_installed_release(stores: Conn
 
 def test_several_arrivals_are_loaded_oldest_first_and_once(stores: Connections) -> None:
     events = [
-        _event("s3://b/l/unnamed", None),
-        _event("s3://b/l/FY2027", "FY2027"),
-        _event("s3://b/l/FY2026-April", "FY2026-April"),
-        _event("s3://b/l/FY2027", "FY2027"),
+        _event(("s3://b/l/unnamed", None), ("s3://b/l/FY2027", "FY2027")),
+        _event(("s3://b/l/FY2026-April", "FY2026-April")),
+        _event(("s3://b/l/FY2027", "FY2027")),
     ]
 
     keys = [arrival["release_key"] for arrival in list_arrivals(BY_HAND, NO_PARAMS, events, stores)]

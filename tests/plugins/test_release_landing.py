@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,31 @@ class AssetState:
         self.values[key] = value
 
 
-def _watch(
-    landing_uri: str, state: AssetState, *, seconds: float, endpoint_url: str | None = None, settle: float = 0.1
-) -> list[Any]:
-    """The payloads that a watcher tells within some seconds."""
-    trigger = ReleaseLandingTrigger(landing_uri, endpoint_url, poll_seconds=0.05, settle_seconds=settle)
+def _watch(landing_uri: str, state: AssetState, **settings: Any) -> list[Any]:
+    """What a watcher tells within some seconds, in whatever events."""
+    return [arrival for event in _listen(landing_uri, state, **settings) for arrival in event]
+
+
+def _listen(
+    landing_uri: str,
+    state: AssetState,
+    *,
+    seconds: float,
+    endpoint_url: str | None = None,
+    settle: float = 0.1,
+    apart: float = 0,
+    during: Callable[[], None] = lambda: None,
+) -> list[list[Any]]:
+    """The arrivals of each event within some seconds; `during` is done when the first one was told."""
+    trigger = ReleaseLandingTrigger(landing_uri, endpoint_url, poll_seconds=0.05, settle_seconds=settle, apart_seconds=apart)
     trigger.asset_state_store = state  # type: ignore[assignment]
-    payloads: list[Any] = []
+    payloads: list[list[Any]] = []
 
     async def collect() -> None:
         async for event in trigger.run():
-            payloads.append(event.payload)
+            payloads.append(event.payload["arrivals"])
+            if len(payloads) == 1:
+                during()
 
     async def collect_for_a_while() -> None:
         with contextlib.suppress(TimeoutError):
@@ -58,6 +73,28 @@ def test_a_release_is_told_once_with_its_key(tmp_path: Path) -> None:
     told = _watch(tmp_path.as_uri(), AssetState(), seconds=0.8)
 
     assert told == [{"source": f"{tmp_path.as_uri()}/FY2027", "release_key": "FY2027"}]
+
+
+def test_what_arrived_together_is_told_in_one_event(tmp_path: Path) -> None:
+    _land(tmp_path, "FY2023", order="00001 A00")
+    _land(tmp_path, "FY2027", order="00001 A00")
+
+    (event,) = _listen(tmp_path.as_uri(), AssetState(), seconds=0.8)
+
+    assert [arrival["release_key"] for arrival in event] == ["FY2023", "FY2027"]
+
+
+@pytest.mark.parametrize(("apart", "expected"), [(0.8, [["FY2023"], ["FY2026", "FY2027"]]), (30, [["FY2023"]])])
+def test_events_keep_apart_so_that_the_scheduler_takes_each(tmp_path: Path, apart: float, expected: list[list[str]]) -> None:
+    _land(tmp_path, "FY2023", order="00001 A00")
+
+    def arrive_later() -> None:
+        _land(tmp_path, "FY2026", order="00001 A00")
+        _land(tmp_path, "FY2027", order="00001 A00")
+
+    events = _listen(tmp_path.as_uri(), AssetState(), seconds=1.8, apart=apart, during=arrive_later)
+
+    assert [[arrival["release_key"] for arrival in event] for event in events] == expected
 
 
 def test_a_restart_tells_nothing_twice(tmp_path: Path) -> None:
