@@ -1,7 +1,7 @@
 """Greedy answers and log-probabilities of candidates from a loaded Llama. A leaf: imports torch. Callers turn gradients off.
 
-Rows that are decoded together have prompts of one length, so nothing is padded. Rows that are scored together fill a room whose
-shape follows from each of them alone, so that a text's log-probabilities are the same to the last bit in any company.
+On a CPU, rows that are decoded together have prompts of one length, so nothing is padded. Rows that are scored together fill a room
+whose shape follows from each of them alone, so that a text's log-probabilities are the same to the last bit in any company.
 """
 
 from __future__ import annotations
@@ -18,34 +18,44 @@ from transformers import DynamicCache
 from llmcoder_tasks.model.llama import AnswerLlama
 from llmcoder_tasks.model.trie import ROOT, CodeTrie
 
+MOST_TOKENS = 1 << 16
+"""Tokens of prompts that are decoded together: what a GPU is full of, and no more than a small one holds."""
 
-def batch_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Indices in batches of at most `batch_size` rows of one length, shortest first."""
+
+def batch_by_length(lengths: Sequence[int], batch_size: int, *, about: bool = False) -> Iterator[list[int]]:
+    """Indices in batches of at most `batch_size` rows of one length, or of about one (an eighth less), shortest first.
+
+    A GPU would rather pad a little than take whole notes one by one.
+    """
     groups: dict[int, list[int]] = {}
     for index, length in enumerate(lengths):
-        groups.setdefault(length, []).append(index)
+        step = 1 << max(0, length.bit_length() - 4) if about else 1
+        groups.setdefault(-(-length // step) * step, []).append(index)
     for length in sorted(groups):
-        for start in range(0, len(groups[length]), batch_size):
-            yield groups[length][start : start + batch_size]
+        count = max(1, min(batch_size, MOST_TOKENS // max(length, 1)))
+        for start in range(0, len(groups[length]), count):
+            yield groups[length][start : start + count]
 
 
 def decode_greedy(
     model: AnswerLlama, prompts: Sequence[Sequence[int]], *, trie: CodeTrie | None, end_id: int, max_answer_tokens: int
 ) -> tuple[list[list[int]], list[float]]:
-    """The most probable next token, again and again, for prompts of one length; each answer with its end, if it came to it.
+    """The most probable next token, again and again; each answer with its end, if it came to it. Shorter prompts are padded.
 
     With a trie, only tokens that lead to one of its codes are considered. Second, the log-probability (natural) of each answer
     among all answers, the ones that the trie forbids included: a model that is pressed into the trie is not sure.
     """
     first = model.first_answer_id
     cache = DynamicCache(config=model.config)
-    tokens = torch.tensor([list(prompt) for prompt in prompts], device=model.device)
+    tokens, seen = _pad(prompts, model.device)
     answers: list[list[int]] = [[] for _ in prompts]
     log_probabilities = [0.0] * len(prompts)
     rows = list(range(len(prompts)))
     nodes = [ROOT] * len(prompts)
     for _ in range(max_answer_tokens):
-        states = model.model(input_ids=tokens, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
+        places = None if seen is None else (seen.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        asked = {"input_ids": tokens, "attention_mask": seen, "position_ids": places}
+        states = model.model(**asked, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
         logits = model.answer_logits(states, tokens[:, -1])
         chosen = (logits.argmax(-1) + first).tolist() if trie is None else _choose_allowed(logits, trie, nodes, first)
         chances = logits.float().log_softmax(-1)[range(len(rows)), [token - first for token in chosen]].tolist()
@@ -59,9 +69,21 @@ def decode_greedy(
             nodes = [trie.advance(nodes[position], chosen[position]) for position in going]
         if len(going) < len(rows):
             rows = [rows[position] for position in going]
-            cache.batch_select_indices(torch.tensor(going, device=model.device))
+            kept = torch.tensor(going, device=model.device)
+            cache.batch_select_indices(kept)
+            seen = None if seen is None else seen[kept]
         tokens = torch.tensor([[chosen[position]] for position in going], device=model.device)
+        seen = None if seen is None else functional.pad(seen, (0, 1), value=1)
     return answers, log_probabilities
+
+
+def _pad(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Token ids [prompts, longest] with what is missing before them, and 1 where a token stands, else 0; None for one length."""
+    longest = max(map(len, prompts))
+    tokens = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    if min(map(len, prompts)) == longest:
+        return tokens, None
+    return tokens, torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
 
 
 def _choose_allowed(logits: torch.Tensor, trie: CodeTrie, nodes: Sequence[int], first: int) -> list[int]:

@@ -2,8 +2,8 @@
 
 A product with a matrix of P weights takes 2 P floating point operations a token forwards, 2 P for the gradient of its input and 2 P
 for that of its weights (Kaplan et al. 2020, section 2.1; Chowdhery et al. 2022, appendix B). Counted is what the training asks for:
-logits of answer tokens alone, attention inside each example, no gradient of weights that stand still, and nothing twice that is
-only computed twice to save memory. The look-up of embeddings is no product.
+logits of answer tokens, and the last layer's feed-forward on them, alone; attention inside each example, no gradient of weights
+that stand still, and nothing twice that is only computed twice to save memory. The look-up of embeddings is no product.
 """
 
 from __future__ import annotations
@@ -94,6 +94,11 @@ class ModelShape:
             "gate_proj": (hidden, inner), "up_proj": (hidden, inner), "down_proj": (inner, hidden),
         }  # fmt: skip
 
+    @property
+    def feed_forward(self) -> int:
+        """Weights of the matrices of one layer's feed-forward."""
+        return 3 * self.hidden_size * self.intermediate_size
+
     def adapter_weights(self, adapter: Adapter) -> int:
         """Weights of an adapter: rank x (inputs + outputs) beside each matrix."""
         return self.layers * sum(adapter.rank * sum(self.matrices()[name]) for name in adapter.layers)
@@ -108,7 +113,8 @@ def count_training_flops(
     operations each for every pair of a token and an earlier one, half of all pairs; and twice that backwards.
     """
     passes = 6 if adapter is None else 4
-    flops = passes * (shape.layer_matrices * tokens + shape.vocabulary * shape.hidden_size * answer_tokens)
+    needed = shape.layer_matrices * tokens - shape.feed_forward * (tokens - answer_tokens)
+    flops = passes * (needed + shape.vocabulary * shape.hidden_size * answer_tokens)
     flops += 6 * shape.layers * shape.attention_heads * shape.head_size * squared_tokens
     if adapter is not None:
         flops += 6 * shape.adapter_weights(adapter) * tokens

@@ -8,9 +8,10 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 import torch
+from torch.nn import functional
 
 from llmcoder_tasks.errors import TrainingError
-from llmcoder_tasks.model.llama import APART, AnswerLlama
+from llmcoder_tasks.model.llama import APART, AnswerLlama, finish_layer
 from llmcoder_tasks.model.recipe import Recipe
 
 
@@ -38,6 +39,13 @@ def speed_up(model: AnswerLlama, recipe: Recipe, *, packed: bool) -> None:
         # Layer by layer: one compilation serves all layers of one shape, and what surrounds them may look at values.
         for layer in model.model.layers:
             layer.compile()
+        model.finish = torch.compile(finish_layer)
+        if not recipe.fused_kernels:
+            model.fused_loss = torch.compile(_sum_cross_entropy, dynamic=True)
+
+
+def _sum_cross_entropy(weights: torch.Tensor, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(functional.linear(states, weights).float(), targets, reduction="sum")
 
 
 def _verify_fused() -> None:

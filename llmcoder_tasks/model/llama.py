@@ -31,13 +31,15 @@ class AnswerLlama(LlamaForCausalLM):  # type: ignore[misc]  # transformers has n
         # A pretrained model has no such block and answers in its whole vocabulary.
         self.first_answer_id = int(getattr(config, "first_answer_id", 0))
         self.first_category_id = int(getattr(config, "first_category_id", 0))
-        self.fused_loss: Any = None  # a kernel that takes (weights, states, targets) and never holds all logits
+        self.fused_loss: Any = None  # a faster cross-entropy, summed, that takes (weights, states, targets)
+        self.finish: Any = finish_layer
 
     def forward(
         self,
         input_ids: torch.Tensor,
         labels: torch.Tensor,
         positions: torch.Tensor | None = None,
+        places: torch.Tensor | None = None,
         starts: torch.Tensor | None = None,
         longest: int = 0,
         divisor: float = 1.0,
@@ -48,12 +50,12 @@ class AnswerLlama(LlamaForCausalLM):  # type: ignore[misc]  # transformers has n
             input_ids: [batch, length], prompt and answer without its last token, all rows of one length; with `positions`, rows of
                 several examples (`PackedRows`).
             labels: [batch, answer length], the token that follows each of the last positions, or IGNORED; with `positions`
-                [batch, length].
+                [answer tokens] of all rows behind each other.
             positions: [batch, length], of each token in its own example.
-            starts, longest, divisor: with `positions`, as `packed_loss` wants them.
+            places, starts, longest, divisor: with `positions`, as `packed_loss` wants them.
         """
-        if positions is not None:
-            loss = self.packed_loss(input_ids, labels, positions, starts=starts, longest=longest, divisor=divisor)
+        if positions is not None and places is not None:
+            loss = self.packed_loss(input_ids, labels, positions, places=places, starts=starts, longest=longest, divisor=divisor)
             return {"loss": loss}
         states = self.answer_states(input_ids, labels.shape[1])
         known = labels != IGNORED
@@ -71,14 +73,16 @@ class AnswerLlama(LlamaForCausalLM):  # type: ignore[misc]  # transformers has n
         labels: torch.Tensor,
         positions: torch.Tensor,
         *,
+        places: torch.Tensor,
         starts: torch.Tensor | None,
         longest: int,
         divisor: float,
     ) -> torch.Tensor:
-        """The cross-entropy of rows of several examples, by a divisor.
+        """The cross-entropy of rows of several examples, by a divisor. Nothing here waits for a GPU to say a number.
 
         Args:
-            input_ids, labels, positions: [rows, length].
+            input_ids, positions: [rows, length].
+            labels, places: [answer tokens], and the places in all rows behind each other that they follow.
             starts: [examples + 1], where examples begin in all rows behind each other, and where they end.
             longest: no example has more tokens.
             divisor: the answer tokens of the whole step by the processes, so that processes with fewer of them count for less.
@@ -88,19 +92,22 @@ class AnswerLlama(LlamaForCausalLM):  # type: ignore[misc]  # transformers has n
         if reads_examples_apart(self.config):
             input_ids, positions, mask = input_ids.reshape(1, -1), positions.reshape(1, -1), None
             bounds = {"example_starts": starts, "longest": longest}
+            torch._dynamo.maybe_mark_dynamic(starts, 0)
         else:
             mask = _mask_of_examples(positions)
-        hidden = inner.embed_tokens(input_ids)
+        hidden = _as_computed(inner.embed_tokens(input_ids))
         rotary = inner.rotary_emb(hidden, positions)
-        for layer in inner.layers:
-            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, **bounds)
-        known = labels.reshape(-1) != IGNORED
-        states = inner.norm(hidden).reshape(len(known), -1)[known]
-        return self._sum_losses(states, labels.reshape(-1)[known], None) / divisor
+        given = {"attention_mask": mask, "position_embeddings": rotary} | bounds
+        for layer in inner.layers[:-1]:
+            hidden = layer(hidden, **given)
+        # Every step has another number of answers: compile for any, at once.
+        torch._dynamo.maybe_mark_dynamic(places, 0)
+        states = inner.norm(self.finish(inner.layers[-1], hidden, places, **given))
+        return self._sum_losses(states, labels, None) / divisor
 
     def _sum_losses(self, states: torch.Tensor, targets: torch.Tensor, width: int | None) -> torch.Tensor:
         if self.fused_loss is not None and width is None:
-            weights = self.lm_head.weight
+            weights, states = _as_computed(self.lm_head.weight[self.first_answer_id :]), _as_computed(states)
             return torch.as_tensor(self.fused_loss(weights, states.to(weights.dtype), targets))
         return functional.cross_entropy(self._logits(states, width).float(), targets, reduction="sum")
 
@@ -148,6 +155,19 @@ class AnswerLlama(LlamaForCausalLM):  # type: ignore[misc]  # transformers has n
         else:
             mask = mask[:, :, -keep:]
         return inner.norm(_run_last_layer(inner.layers[-1], hidden, keep, rotary, mask))
+
+
+def _as_computed(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor in the halves of autocast, where it is on: what layers hand on stays in them too, as in a model of halves."""
+    kind = tensor.device.type
+    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
+
+
+def finish_layer(layer: torch.nn.Module, hidden: torch.Tensor, places: torch.Tensor, **given: Any) -> torch.Tensor:
+    """What a decoder layer makes of the tokens at `places`, [places, hidden]: its feed-forward runs on them alone."""
+    mixed, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden), **given)
+    kept = (hidden + mixed).reshape(-1, hidden.shape[-1]).index_select(0, places)
+    return torch.as_tensor(kept + layer.mlp(layer.post_attention_layernorm(kept)))
 
 
 APART = "llmcoder_apart"

@@ -92,7 +92,8 @@ class LocalModel:
         """What `predict` says, with how sure the model is."""
         prompts = self._encode(texts, kind)
         found = [Answer((), 0.0)] * len(texts)
-        for rows in batch_by_length([len(prompt) for prompt in prompts], batch_size):
+        on_gpu = self._model.device.type == "cuda"
+        for rows in batch_by_length([len(prompt) for prompt in prompts], batch_size, about=on_gpu):
             with torch.inference_mode():
                 answers, log_probabilities = decode_greedy(
                     self._model,

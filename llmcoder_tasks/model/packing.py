@@ -1,7 +1,7 @@
 """Several examples in one row without seeing each other: which stand together, and what a row of them looks like. Pure.
 
 Positions restart with every example, and attention stops at its beginning (`positions == 0`), so that an example's numbers are
-those that it has alone. What stays free at the end of a row is an example of its own, without a label.
+those that it has alone. What stays free at the end of a row are examples without a label.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ _OPEN_ROWS = 64
 class PackedRows:
     """One process's part of a step.
 
-    `ids`, `positions` and `labels` are [rows, tokens of a row]. `starts` are where examples begin when the rows stand behind each
-    other, with their whole length at the end; no example has more than `longest` tokens, a power of two, because
-    code is compiled anew for another number.
+    `ids` and `positions` are [rows, tokens of a row]. When the rows stand behind each other, `starts` are where examples begin,
+    with their whole length at the end, and `places` are the tokens that a token of an answer follows, `answers`.
     """
 
     ids: Indices
     positions: Indices
-    labels: Indices
     starts: NDArray[np.int32]
-    longest: int
+    places: Indices
+    answers: Indices
 
 
 def pack_examples(lengths: Sequence[int], order: Indices, row_tokens: int) -> list[Indices]:
@@ -64,19 +63,23 @@ def plan_packed_steps(rows: Sequence[Indices], *, rows_per_step: int, processes:
     return steps
 
 
-def lay_out_rows(examples: Sequence[Sequence[tuple[Indices, Indices]]], *, row_tokens: int, ignored: int) -> PackedRows:
-    """Rows of (input ids, answer) pairs as arrays; an input ends before the last token of its answer."""
+def lay_out_rows(examples: Sequence[Sequence[tuple[Indices, Indices]]], *, row_tokens: int, longest: int) -> PackedRows:
+    """Rows of (input ids, answer) pairs as arrays; an input ends before the last token of its answer.
+
+    No example has more than `longest` tokens, and none is made longer of what is free.
+    """
     ids = np.zeros((len(examples), row_tokens), np.int64)
-    labels = np.full((len(examples), row_tokens), ignored, np.int64)
     positions = np.zeros((len(examples), row_tokens), np.int64)
+    places: list[Indices] = []
     for number, row in enumerate(examples):
         begin = 0
         for inputs, answer in row:
             end = begin + len(inputs)
             ids[number, begin:end] = inputs
-            labels[number, end - len(answer) : end] = answer
+            places.append(np.arange(end - len(answer), end) + number * row_tokens)
             positions[number, begin:end] = np.arange(len(inputs))
             begin = end
-        positions[number, begin:] = np.arange(row_tokens - begin)
+        positions[number, begin:] = np.arange(row_tokens - begin) % longest
     starts = np.append(np.flatnonzero(positions.reshape(-1) == 0), positions.size).astype(np.int32)
-    return PackedRows(ids, positions, labels, starts, 1 << int(positions.max()).bit_length())
+    answers = np.concatenate([answer for row in examples for _, answer in row])
+    return PackedRows(ids, positions, starts, np.concatenate(places), answers)

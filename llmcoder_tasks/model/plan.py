@@ -138,20 +138,26 @@ class TrainingPlan:
 
     def largest_step(self, processes: int) -> tuple[int, int]:
         """Tokens, padding included, and tokens with a label, that one process computes at most in a step."""
-        tokens = np.diff(self.tokens_until()).max()
-        if self.row_tokens:
-            rows = np.diff(np.searchsorted(self.row_starts, self.step_starts)).max()
-            tokens = rows * self.row_tokens
+        tokens = self.most_rows() * self.row_tokens if self.row_tokens else np.diff(self.tokens_until()).max()
         return -(-int(tokens) // processes), -(-int(np.diff(self.answer_tokens_until()).max()) // processes)
 
-    def packed_batch(self, step: int, *, process: int, processes: int, ignored: int) -> PackedRows:
-        """One process's rows of a step of a packed plan."""
+    def most_rows(self) -> int:
+        """Rows of the largest step of a packed plan, over all processes."""
+        return int(np.diff(np.searchsorted(self.row_starts, self.step_starts)).max())
+
+    def longest_example(self) -> int:
+        """Input tokens of the longest example."""
+        return int(np.diff(self.input_starts).max())
+
+    def packed_batch(self, step: int, *, process: int, processes: int, row_count: int, longest: int) -> PackedRows:
+        """One process's rows of a step of a packed plan, and empty ones up to `row_count`; no example is longer than `longest`."""
         first, last = np.searchsorted(self.row_starts, self.step_starts[step : step + 2])
         rows = [
             [self._example(example) for example in self.steps[self.row_starts[row] : self.row_starts[row + 1]]]
             for row in range(first + process, last, processes)
         ]
-        return lay_out_rows(rows, row_tokens=self.row_tokens, ignored=ignored)
+        rows += [[]] * (row_count - len(rows))
+        return lay_out_rows(rows, row_tokens=self.row_tokens, longest=longest)
 
     def _example(self, row: int) -> tuple[Indices, Indices]:
         """Input ids and answer of a row."""

@@ -112,7 +112,7 @@ def _count_activations(shape: ModelShape, recipe: Recipe, load: Load) -> float:
     elif recipe.adapter is not None:
         kind, half = "adapter", 2
     else:
-        kind, half = ("halves", 2) if recipe.deepspeed_zero_stage else ("autocast", 4)
+        kind, half = "halves" if recipe.deepspeed_zero_stage else "autocast", 2
     by_hidden, by_inner = _KEPT[kind]
     mask = (4 if kind == "fp32" else 2) * load.mask_tokens
     layer = load.tokens * (by_hidden * shape.hidden_size + by_inner * shape.intermediate_size + mask)

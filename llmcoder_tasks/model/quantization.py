@@ -6,6 +6,7 @@ matrices of the layers are kept so; embeddings, the head and norms are not.
 
 from __future__ import annotations
 
+import logging
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,8 @@ def load_quantized(folder: Path, bits: int, *, computing: torch.dtype) -> Answer
         raise ModelError(f"{folder} in {bits} bits needs bitsandbytes: install llmcoder[gpu], or leave that key out of the recipe")
     from transformers import BitsAndBytesConfig
 
+    # It says at every product that halves of one kind are made halves of the other.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     settings = (
         BitsAndBytesConfig(load_in_8bit=True)
         if bits == 8

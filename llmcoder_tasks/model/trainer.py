@@ -95,7 +95,7 @@ def make_deepspeed_settings(recipe: Recipe, *, gpu: bool) -> dict[str, Any]:
 
 
 class PlannedBatches:
-    """One process's batches of a plan, from a step on."""
+    """One process's batches of a plan, from a step on, on the device that computes."""
 
     def __init__(self, plan: TrainingPlan, *, start: int, process: int, processes: int) -> None:
         self._plan = plan
@@ -103,6 +103,9 @@ class PlannedBatches:
         self._start = start
         self._process = process
         self._processes = processes
+        # One shape for all steps, a smaller last one included: code is compiled anew for another.
+        self._row_count = -(-plan.most_rows() // processes) if plan.row_tokens else 0
+        self._longest = plan.longest_example()
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -112,17 +115,28 @@ class PlannedBatches:
             yield self._packed(step) if self._plan.row_tokens else self._even(step)
 
     def _packed(self, step: int) -> dict[str, Any]:
-        rows = self._plan.packed_batch(step, process=self._process, processes=self._processes, ignored=IGNORED)
-        arrays = {"input_ids": rows.ids, "labels": rows.labels, "positions": rows.positions, "starts": rows.starts}
+        shape = {"row_count": self._row_count, "longest": self._longest}
+        rows = self._plan.packed_batch(step, process=self._process, processes=self._processes, **shape)
         answers = float(self._answer_tokens[step + 1] - self._answer_tokens[step])
-        return {name: torch.from_numpy(array) for name, array in arrays.items()} | {
-            "longest": rows.longest,
+        return {
+            "input_ids": _to_device(rows.ids),
+            "labels": _to_device(rows.answers),
+            "positions": _to_device(rows.positions),
+            "places": _to_device(rows.places),
+            "starts": _to_device(rows.starts),
+            "longest": self._longest,
             "divisor": answers / self._processes,
         }
 
     def _even(self, step: int) -> dict[str, Any]:
         ids, labels = self._plan.batch(step, process=self._process, processes=self._processes, ignored=IGNORED)
-        return {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
+        return {"input_ids": _to_device(ids), "labels": _to_device(labels)}
+
+
+def _to_device(array: NDArray[Any]) -> torch.Tensor:
+    """An array on this process's GPU, if it has one. Nobody waits for the copy: the GPU has the last step to finish meanwhile."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to("cuda", non_blocking=True) if torch.cuda.is_available() else tensor
 
 
 class StageTrainer(Trainer):  # type: ignore[misc]  # transformers has no types here

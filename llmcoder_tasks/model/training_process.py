@@ -36,12 +36,16 @@ def main(folder: RunFolder) -> None:
     transformers_logging.disable_progress_bar()
     job, plan = Job.read(folder), TrainingPlan.load(folder.path)
     process, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if processes == 1 and not job.recipe.deepspeed_zero_stage:
+        _train_alone()
     checkpoint = find_checkpoint(folder.checkpoints)
     start = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     if checkpoint and process == 0:
         print(f"going on from step {start} of {len(plan)}", flush=True)
 
     arguments = make_arguments(job.recipe, job.stage_settings, steps=len(plan), folder=folder.checkpoints)
+    if processes == 1:
+        arguments._n_gpu = 1  # the leased one: the Trainer would spread the rows of one process over all that it sees
     tokenizer = AnswerTokenizer.load(folder.start)
     model = _load(folder, job, tokenizer)
     batches = PlannedBatches(plan, start=start, process=process, processes=processes)
@@ -52,6 +56,12 @@ def main(folder: RunFolder) -> None:
     _write_model(trainer, folder, job, tokenizer, is_first=process == 0)
     # Nobody ends before the model stands: where one fails, torchrun kills the others, and threads of gloo may fail at the end.
     trainer.accelerator.wait_for_everyone()
+
+
+def _train_alone() -> None:
+    """Make the Trainer forget torchrun: gradients of one process would be copied into buckets to be averaged with nobody's."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        os.environ.pop(name, None)
 
 
 def _load(folder: RunFolder, job: Job, tokenizer: AnswerTokenizer) -> AnswerLlama:
@@ -91,8 +101,10 @@ def _write_model(trainer: StageTrainer, folder: RunFolder, job: Job, tokenizer: 
     # Saved under the library's own class, so that any program that reads Llama can read it.
     config = _plain_config(folder, job, trainer)
     config.inference_bits = job.recipe.inference_bits
-    plain = LlamaForCausalLM(config)
-    plain.load_state_dict(state)
+    with torch.device("meta"):  # weights that are drawn only to be put away take longer than writing a billion of them
+        plain = LlamaForCausalLM(config)
+    plain.load_state_dict(state, assign=True)
+    plain.tie_weights()
     if job.recipe.precision == "bf16":
         plain.to(torch.bfloat16)
     plain.save_pretrained(incoming)

@@ -23,7 +23,9 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def make_weights(shape: str, titles: Iterable[str], folder: Path) -> None:
-    """A folder as the hub has it, in bf16."""
+    """A folder as the hub has it, in bf16; one that stands is left as it is."""
+    if folder.exists():
+        return
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -42,7 +44,8 @@ def make_weights(shape: str, titles: Iterable[str], folder: Path) -> None:
     torch.manual_seed(1)
     torch.set_default_dtype(torch.bfloat16)
     try:
-        model = LlamaForCausalLM(config)
+        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+            model = LlamaForCausalLM(config)
     finally:
         torch.set_default_dtype(torch.float32)
     model.save_pretrained(folder)

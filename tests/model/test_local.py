@@ -10,6 +10,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from llmcoder_tasks.errors import ModelError
+from llmcoder_tasks.model.decoding import MOST_TOKENS, batch_by_length, decode_greedy
 from llmcoder_tasks.model.llama import IGNORED, AnswerLlama
 from llmcoder_tasks.model.local import LocalModel
 from llmcoder_tasks.model.tokenizer import AnswerTokenizer
@@ -136,3 +137,26 @@ def test_a_folder_without_weights_is_refused_with_its_name(untrained_folder: Pat
         (tmp_path / name).write_bytes((untrained_folder / name).read_bytes())
     with pytest.raises(ModelError, match=str(tmp_path)):
         LocalModel.load(tmp_path)
+
+
+def test_prompts_of_other_lengths_are_padded_together_and_answered_as_alone(model: LocalModel) -> None:
+    prompts = model.tokenizer.encode_prompts(TEXTS)[0]
+    assert len({len(prompt) for prompt in prompts}) > 3
+    trie = model.allow(CODES)
+
+    def decode(some: list[list[int]]) -> tuple[list[list[int]], list[float]]:
+        with torch.inference_mode():
+            return decode_greedy(model._model, some, trie=trie, end_id=model.tokenizer.end_id, max_answer_tokens=12)
+
+    answers, chances = decode(prompts)
+    for prompt, answer, chance in zip(prompts, answers, chances, strict=True):
+        (alone,), (its_chance,) = decode([prompt])
+        assert answer == alone
+        assert chance == pytest.approx(its_chance, abs=1e-4)
+
+
+def test_a_gpu_takes_prompts_of_about_one_length_together_and_no_more_than_it_holds() -> None:
+    lengths = [400, 390, 417, 30, 31, 400]
+    assert list(batch_by_length(lengths, 8)) == [[3], [4], [1], [0, 5], [2]]
+    assert list(batch_by_length(lengths, 8, about=True)) == [[3], [4], [0, 1, 5], [2]]
+    assert [len(rows) for rows in batch_by_length([MOST_TOKENS // 2 - 1] * 5, 8)] == [2, 2, 1]

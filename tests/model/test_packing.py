@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -11,8 +13,10 @@ import torch
 from torch.nn import functional
 
 from llmcoder_tasks.model import llama
-from llmcoder_tasks.model.llama import IGNORED, AnswerLlama
+from llmcoder_tasks.model.kernels import speed_up
+from llmcoder_tasks.model.llama import AnswerLlama
 from llmcoder_tasks.model.packing import PackedRows, lay_out_rows, pack_examples, plan_packed_steps
+from llmcoder_tasks.model.recipe import read_recipe
 
 EXAMPLES = [
     (np.array([5, 6, 7, 8, 9]), np.array([9, 3])),
@@ -39,16 +43,17 @@ def model() -> AnswerLlama:
 
 def _rows() -> PackedRows:
     """5 + 3 tokens and 2 free ones; 7 + 1 and 2 free ones."""
-    return lay_out_rows([EXAMPLES[:2], EXAMPLES[2:]], row_tokens=10, ignored=IGNORED)
+    return lay_out_rows([EXAMPLES[:2], EXAMPLES[2:]], row_tokens=10, longest=7)
 
 
 def _packed(model: AnswerLlama, rows: PackedRows, divisor: float) -> torch.Tensor:
     tensors = {
         "input_ids": torch.from_numpy(rows.ids),
-        "labels": torch.from_numpy(rows.labels),
+        "labels": torch.from_numpy(rows.answers),
         "positions": torch.from_numpy(rows.positions),
+        "places": torch.from_numpy(rows.places),
     }
-    loss: torch.Tensor = model(**tensors, starts=torch.from_numpy(rows.starts), longest=rows.longest, divisor=divisor)["loss"]
+    loss: torch.Tensor = model(**tensors, starts=torch.from_numpy(rows.starts), longest=7, divisor=divisor)["loss"]
     return loss
 
 
@@ -71,9 +76,16 @@ def test_a_row_restarts_positions_with_each_example_and_labels_its_answer_alone(
     rows = _rows()
     assert rows.ids[0].tolist() == [5, 6, 7, 8, 9, 11, 12, 13, 0, 0]
     assert rows.positions.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 0, 1], [0, 1, 2, 3, 4, 5, 6, 0, 0, 1]]
-    assert rows.labels[0].tolist() == [-100, -100, -100, 9, 3, -100, -100, 4, -100, -100]
+    assert rows.places.tolist() == [3, 4, 7, 14, 15, 16, 17]
+    assert rows.answers.tolist() == [9, 3, 4, 25, 26, 3, 2]
     assert rows.starts.tolist() == [0, 5, 8, 10, 17, 18, 20]
-    assert rows.longest == 8, "the power of two that holds the longest example, of 7 tokens"
+
+
+def test_an_empty_row_is_examples_without_a_label_none_longer_than_the_longest() -> None:
+    rows = lay_out_rows([EXAMPLES[:2], []], row_tokens=10, longest=4)
+    assert rows.positions[1].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
+    assert rows.starts.tolist() == [0, 5, 8, 10, 14, 18, 20]
+    assert rows.places.tolist() == [3, 4, 7]
 
 
 def test_loss_and_gradients_of_packed_rows_are_those_of_rows_of_their_own(model: AnswerLlama) -> None:
@@ -90,9 +102,9 @@ def test_loss_and_gradients_of_packed_rows_are_those_of_rows_of_their_own(model:
 def test_another_neighbour_changes_nothing_of_an_example(model: AnswerLlama) -> None:
     losses = []
     for neighbour in (EXAMPLES[0], (np.array([40, 41, 42, 43, 44]), np.array([45]))):
-        rows = lay_out_rows([[neighbour, EXAMPLES[1]]], row_tokens=9, ignored=IGNORED)
-        rows.labels[0, :5] = IGNORED
-        losses.append(_packed(model, rows, 1.0).item())
+        rows = lay_out_rows([[neighbour, EXAMPLES[1]]], row_tokens=9, longest=5)
+        of_the_last = replace(rows, places=rows.places[-1:], answers=rows.answers[-1:])
+        losses.append(_packed(model, of_the_last, 1.0).item())
     assert losses[0] == losses[1]
 
 
@@ -110,7 +122,7 @@ def _attend_one_by_one(
 ) -> torch.Tensor:  # fmt: skip
     """[tokens, heads, head size], each example for itself."""
     assert window_size == (-1, 0)
-    assert longest == other_longest == 8
+    assert longest == other_longest == 7
     assert starts.dtype == torch.int32
     parts = []
     for begin, end in pairwise(starts.tolist()):
@@ -145,6 +157,18 @@ def test_gradients_through_recomputed_layers_are_the_same(model: AnswerLlama) ->
     expected = _gradients(model, _packed(model, _rows(), 7.0))
     model.train()
     model.activation_checkpointing_enable()
+    found = _gradients(model, _packed(model, _rows(), 7.0))
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-7, msg=name)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # dynamo looks at states between layers
+def test_compiled_layers_and_loss_give_the_same_gradients(model: AnswerLlama, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as on a GPU, and run without a compiler of C."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    expected = _gradients(model, _packed(model, _rows(), 7.0))
+    speed_up(model, replace(read_recipe("llama-3.2-1b"), compiled=True, gradient_checkpointing=False), packed=True)
+    assert model.fused_loss is not None
     found = _gradients(model, _packed(model, _rows(), 7.0))
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-7, msg=name)
