@@ -128,6 +128,14 @@ def test_every_airflow_variable_of_the_embedded_services_is_an_option_too(tmp_pa
     assert asked - _known_airflow_options() == set()
 
 
+def test_coders_have_a_role_that_sees_the_pages_and_reads_notes(services: dict[str, Any]) -> None:
+    init = services["airflow-init"]
+    lines = init["command"][0].splitlines()
+    assert lines.index("airflow roles create Coder") < lines.index("airflow roles add-perms Coder Viewer -a can_read -r Plugins")
+    for setting in ("LLMCODER_NOTE_READERS", "LLMCODER_REVIEWERS"):
+        assert init["environment"][setting] == "coder,op,admin"
+
+
 def test_every_service_is_watched_or_ends_by_itself(services: dict[str, Any]) -> None:
     once = {name for name, service in services.items() if service["restart"] == "no"}
     assert once == {"s3-init", "airflow-init"}
