@@ -95,6 +95,12 @@ def test_a_release_that_unpacks_to_too_much_is_refused() -> None:
         ("a.zip", make_zip({"a.txt": b"hello"})[:-10], "damaged zip file"),
         ("a.zip", make_zip({"a.txt": b"hello"}).replace(b"\xcbH\xcd\xc9\xc9", b"\xcbH\xcd\xc9\xc8"), "damaged zip file"),
     ],
+    ids=[
+        "cut gzip",
+        "changed gzip",
+        "cut zip",
+        "changed zip",
+    ],  # a gzip holds the second it was made in: no name for test processes
 )
 def test_a_damaged_archive_is_refused(name: str, data: bytes, reason: str) -> None:
     with pytest.raises(ReleaseError, match=f"{name}: {reason}"):
