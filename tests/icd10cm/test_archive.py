@@ -100,7 +100,7 @@ def test_a_release_that_unpacks_to_too_much_is_refused() -> None:
         "changed gzip",
         "cut zip",
         "changed zip",
-    ],  # a gzip holds the second it was made in: no name for test processes
+    ],  # a gzip holds the second it was made in
 )
 def test_a_damaged_archive_is_refused(name: str, data: bytes, reason: str) -> None:
     with pytest.raises(ReleaseError, match=f"{name}: {reason}"):
