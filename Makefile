@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
+# One more than cores, because tests of a whole Airflow wait much; four at most, because each of them takes memory.
+TEST_PROCESSES := $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$((cores < 3 ? cores + 1 : 4)))
+
 # Byte-compiling everything takes longer than downloading it: Python compiles and keeps what it really imports.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -24,7 +27,7 @@ demo: $(VENV)/installed ## Run the whole loop on the full April 2026 release; `m
 	@$(BIN)/llmcoder demo $(filter --%,$(OPTIONS))
 
 test: $(VENV)/installed-dev ## Run the tests; `make test ARGS="-k ingest"` runs some of them
-	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/installed-dev ## Check style, imports and types
 	@$(BIN)/ruff check .

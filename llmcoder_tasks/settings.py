@@ -6,6 +6,7 @@
 | LLMCODER_DATABASE_URL | results database, `postgresql+psycopg2://...` | the embedded PostgreSQL |
 | LLMCODER_ARTIFACTS | artifact store, `file:///folder` or `s3://bucket/prefix` | `artifacts` in LLMCODER_HOME |
 | LLMCODER_LANDING | where new releases arrive, `file://` or `s3://` | `landing` in LLMCODER_HOME |
+| LLMCODER_LANDING_SECONDS | how long a release there must not have changed to be taken for whole | 30 |
 | LLMCODER_INBOX | folder where encounters arrive as JSONL or CSV | `inbox` in LLMCODER_HOME |
 | LLMCODER_MAX_QUARANTINED_SHARE | share of bad notes, 0 to 1, above which a load or a night fails | 0.05 |
 | LLMCODER_CLAIM_SECONDS | how long a worker that died keeps its notes from the others | 120 |
@@ -67,6 +68,7 @@ _VARIABLES = frozenset(
         "LLMCODER_DATABASE_URL",
         "LLMCODER_ARTIFACTS",
         "LLMCODER_LANDING",
+        "LLMCODER_LANDING_SECONDS",
         "LLMCODER_INBOX",
         "LLMCODER_MAX_QUARANTINED_SHARE",
         "LLMCODER_CLAIM_SECONDS",
@@ -168,6 +170,7 @@ class Settings:
     database_url: str | None
     artifacts_uri: str
     landing_uri: str
+    landing_seconds: int
     inbox_folder: Path
     max_quarantined_share: float
     claim_seconds: int
@@ -207,6 +210,7 @@ class Settings:
             database_url=_database_url(env.get("LLMCODER_DATABASE_URL")),
             artifacts_uri=_store_uri("LLMCODER_ARTIFACTS", env.get("LLMCODER_ARTIFACTS"), home / "artifacts"),
             landing_uri=_store_uri("LLMCODER_LANDING", env.get("LLMCODER_LANDING"), home / "landing"),
+            landing_seconds=_positive_int("LLMCODER_LANDING_SECONDS", env.get("LLMCODER_LANDING_SECONDS")) or 30,
             inbox_folder=Path(env.get("LLMCODER_INBOX") or home / "inbox").expanduser().resolve(),
             max_quarantined_share=_share("LLMCODER_MAX_QUARANTINED_SHARE", env.get("LLMCODER_MAX_QUARANTINED_SHARE"), 0.05),
             claim_seconds=_positive_int("LLMCODER_CLAIM_SECONDS", env.get("LLMCODER_CLAIM_SECONDS")) or 120,

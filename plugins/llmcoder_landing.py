@@ -160,5 +160,5 @@ def release_key_of(entry: str) -> str | None:
 
 def watch_landing(settings: Settings) -> Asset:
     """The asset that changes whenever a release arrives in the landing place of these settings."""
-    trigger = ReleaseLandingTrigger(settings.landing_uri, settings.s3_endpoint_url)
+    trigger = ReleaseLandingTrigger(settings.landing_uri, settings.s3_endpoint_url, settle_seconds=settings.landing_seconds)
     return Asset("release_landing", group="llmcoder", watchers=[AssetWatcher("landing", trigger=trigger)])

@@ -44,6 +44,7 @@ Approve = Callable[["Loop", DagRun, str], None]
 def open_loop(home: Path, settings: Mapping[str, str]) -> Iterator[Loop]:
     """Everything up under `home`, and down at the end."""
     environment = {"LLMCODER_HOME": str(home), "LLMCODER_PORT": str(_free_port()), "LLMCODER_RECIPE": "tiny", **settings}
+    environment.setdefault("LLMCODER_LANDING_SECONDS", "5")  # tests put whole releases there
     checked = Settings.from_environment(environment)
     try:
         running = services.up(checked)

@@ -16,10 +16,15 @@ _OPTIONS = [
 ]  # fmt: skip
 
 
+def find_chromium() -> str | None:
+    """Its path, or None."""
+    return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+
+
 @contextmanager
 def open_chromium() -> Iterator[Any]:
     """A playwright browser; the test is skipped where there is no Chromium."""
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    path = find_chromium()
     if path is None:
         pytest.skip("no Chromium: install it (Debian: apt-get install chromium), or name it in CHROMIUM")
     from playwright.sync_api import sync_playwright

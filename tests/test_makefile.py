@@ -35,8 +35,8 @@ def test_help_lists_every_command() -> None:
         (("demo", "--", "--exit"), ".venv/bin/llmcoder demo --exit"),
         (("demo",), ".venv/bin/llmcoder demo"),
         (
-            ("test", "ARGS=-k ingest"),
-            ".venv/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -k ingest",
+            ("test", "ARGS=-k ingest", "TEST_PROCESSES=2"),
+            ".venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -k ingest",
         ),
     ],
 )

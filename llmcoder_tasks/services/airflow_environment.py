@@ -79,6 +79,7 @@ def render_settings(settings: Settings) -> dict[str, str]:
         "LLMCODER_DATABASE_URL": settings.database_url,
         "LLMCODER_ARTIFACTS": settings.artifacts_uri,
         "LLMCODER_LANDING": settings.landing_uri,
+        "LLMCODER_LANDING_SECONDS": settings.landing_seconds,
         "LLMCODER_INBOX": str(settings.inbox_folder),
         "LLMCODER_MAX_QUARANTINED_SHARE": settings.max_quarantined_share,
         "LLMCODER_CLAIM_SECONDS": settings.claim_seconds,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +32,7 @@ from airflow_loop import (
     open_ui,
     unpause,
 )
+from chromium import find_chromium
 from hospital import query
 from release_files import order_file
 from sqlalchemy import create_engine, make_url, text
@@ -63,7 +63,7 @@ DISCHARGE DIAGNOSES:
 """
 BROKEN_ROW = f'{{"encounter_id": "C-2", "discharge_date": "yesterday", "text": "{CANARY} went home."'
 COMMENT = "read the reasons and the report"
-IN_THE_UI = os.environ.get("UI") == "all"
+IN_THE_UI = find_chromium() is not None
 """Whether a real browser does what the person does: approve, find the model, review."""
 DAG_IDS = ("ingest_release", "build_dataset", "train_model", "code_encounters", "export_encounters")
 
@@ -230,7 +230,7 @@ def test_the_search_for_patient_text_finds_what_is_there(loop: Loop, coded: DagR
     assert "xcom" in _tables_with(loop.settings, model_id)
 
 
-@pytest.mark.skipif(not IN_THE_UI, reason="a person in a real browser inside the Airflow UI: UI=all runs it")
+@pytest.mark.skipif(not IN_THE_UI, reason="no Chromium: install it, or name it in CHROMIUM")
 def test_a_person_finds_the_model_and_reviews_in_the_ui(loop: Loop, coded: DagRun) -> None:
     database = loop.stores.database
     finished = f"SELECT count(*) FROM reviews WHERE status = 'finished' AND finished_by = '{USERNAME}'"

@@ -187,7 +187,9 @@ def test_the_trigger_survives_its_way_through_the_database() -> None:
 
 
 def test_the_asset_watches_the_landing_place_of_the_settings(tmp_path: Path) -> None:
-    asset = watch_landing(Settings.from_environment({"LLMCODER_LANDING": "s3://bucket/landing"}))
+    given = {"LLMCODER_LANDING": "s3://bucket/landing", "LLMCODER_LANDING_SECONDS": "600"}
+    asset = watch_landing(Settings.from_environment(given))
 
     (watcher,) = asset.watchers
     assert watcher.trigger.landing_uri == "s3://bucket/landing"  # type: ignore[attr-defined]
+    assert watcher.trigger.settle_seconds == 600  # type: ignore[attr-defined]

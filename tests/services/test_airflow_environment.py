@@ -42,6 +42,7 @@ def test_settings_survive_the_way_through_the_environment(tmp_path: Path) -> Non
             "LLMCODER_DATABASE_URL": "postgresql://someone:secret@127.0.0.1/results",
             "LLMCODER_ARTIFACTS": "s3://bucket/prefix",
             "LLMCODER_LANDING": "s3://bucket/landing",
+            "LLMCODER_LANDING_SECONDS": "60",
             "LLMCODER_INBOX": str(tmp_path / "in"),
             "LLMCODER_S3_ENDPOINT_URL": "http://127.0.0.1:9000",
             "LLMCODER_RECIPE": "tiny",
