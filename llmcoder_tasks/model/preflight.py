@@ -191,9 +191,10 @@ def _room_of(device: Device, processes: int) -> float:
 
 def _render(shape: ModelShape, recipe: Recipe, memory: Memory) -> str:
     what = "an adapter trained" if recipe.adapter else "all trained"
+    count = f"{shape.weights / 1e9:,.1f} billion" if shape.weights >= 1e8 else f"{shape.weights / 1e6:,.1f} million"
     host = f", and {memory.host / _GIGABYTE:,.0f} GB of the machine's memory" if memory.host else ""
     return (
-        f"{shape.weights / 1e9:,.1f} billion weights, {what}, need {memory.states / _GIGABYTE:,.1f} GB before activations and "
+        f"{count} weights, {what}, need {memory.states / _GIGABYTE:,.1f} GB before activations and "
         f"{memory.device / _GIGABYTE:,.1f} GB with them on each device{host}"
     )
 

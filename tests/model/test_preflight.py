@@ -121,6 +121,14 @@ def test_what_fits_is_said_and_passes(caplog: pytest.LogCaptureFixture) -> None:
     assert "min at 40 % of the peak" in caplog.text
 
 
+def test_small_models_are_counted_in_millions(caplog: pytest.LogCaptureFixture) -> None:
+    """16,000 x 256 embeddings and a layer of 4 x 256 x 256 + 3 x 256 x 768 weights, and three norms."""
+    caplog.set_level("INFO")
+    shape = ModelShape(1, 256, 768, 8, 8, 32, 16_000, True)
+    verify_fits(shape, read_recipe("compact"), LOAD, [H100], processes=1, nodes=1, host_bytes=10**11)
+    assert "4.9 million weights, all trained" in caplog.text
+
+
 def test_a_model_of_a_billion_codes_within_two_gigabytes_in_four_bits_or_eight() -> None:
     """973 M weights of layers by 1 or 0.516 bytes, 263 M others by 2; 32 KiB of keys and values a token; 16 texts of 128 tokens."""
     in_eight = estimate_inference_memory(ONE, 8, batch=16, tokens=128)
